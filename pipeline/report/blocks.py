@@ -1,0 +1,177 @@
+"""Blocks: the vocabulary in which a stage describes its part of the report.
+
+A stage composes blocks and leaves them as ``section.json`` in its folder; the renderer knows blocks and no stage.
+So a stage from elsewhere gets its own chapter with charts without a line of HTML.
+
+    ctx.write_section(Section(title="Training", blocks=(
+        LineChart(title="Loss", x_label="step", y_label="loss", series=(Series(name="train", x=..., y=...),)),
+    )))
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+Cell = str | int | float | bool | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Note:
+    """A paragraph; `level` colours it."""
+
+    text: str
+    level: Literal["info", "good", "warning", "bad"] = "info"
+    block: Literal["note"] = "note"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """Names and values: few figures that matter."""
+
+    title: str
+    items: tuple[tuple[str, Cell], ...]
+    block: Literal["facts"] = "facts"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """Rows under column heads; numbers align right."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    highlight: tuple[int, ...] = ()
+    """Indices of rows to set off, for instance the chosen variant."""
+    caption: str = ""
+    block: Literal["table"] = "table"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Series:
+    """One line or set of points."""
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    labels: tuple[str, ...] = ()
+    """One per point, shown beside it (scatter) or on hover."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LineChart:
+    """Curves over one axis."""
+
+    title: str
+    x_label: str
+    y_label: str
+    series: tuple[Series, ...]
+    log_y: bool = False
+    caption: str = ""
+    block: Literal["line"] = "line"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScatterChart:
+    """Labelled points in a plane, for instance accuracy against latency."""
+
+    title: str
+    x_label: str
+    y_label: str
+    series: tuple[Series, ...]
+    log_x: bool = False
+    caption: str = ""
+    block: Literal["scatter"] = "scatter"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BarChart:
+    """One bar a name."""
+
+    title: str
+    names: tuple[str, ...]
+    values: tuple[float, ...]
+    unit: str = ""
+    caption: str = ""
+    block: Literal["bar"] = "bar"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Matrix:
+    """A heat map with row and column names, for instance a confusion matrix."""
+
+    title: str
+    row_label: str
+    column_label: str
+    names: tuple[str, ...]
+    values: tuple[tuple[int, ...], ...]
+    """values[row][column]."""
+    caption: str = ""
+    block: Literal["matrix"] = "matrix"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Picture:
+    """One image with its caption."""
+
+    path: str
+    """PNG or JPEG, relative to the stage's folder."""
+    caption: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gallery:
+    """Pictures side by side."""
+
+    title: str
+    pictures: tuple[Picture, ...]
+    caption: str = ""
+    block: Literal["gallery"] = "gallery"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Code:
+    """Text in a fixed-width face that can be copied: commands, configuration, manifests."""
+
+    title: str
+    text: str
+    language: str = ""
+    folded: bool = False
+    block: Literal["code"] = "code"
+
+
+Block = Note | Facts | Table | LineChart | ScatterChart | BarChart | Matrix | Gallery | Code
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Section:
+    """A stage's part of the report."""
+
+    title: str
+    blocks: tuple[Annotated[Block, Field(discriminator="block")], ...]
+    summary: str = ""
+    """One sentence that stands under the title."""
+
+
+_SECTION = TypeAdapter(Section)
+SECTION_FILE = "section.json"
+
+
+def save_section(section: Section, folder: Path) -> Path:
+    """Write a section as JSON into a stage's folder."""
+    path = folder / SECTION_FILE
+    path.write_bytes(_SECTION.dump_json(section, indent=1))
+    return path
+
+
+def load_section(folder: Path) -> Section | None:
+    """Read the section a stage left in its folder, or None if it left none.
+
+    Raises:
+        ValueError: the file is there and is not a section.
+    """
+    path = folder / SECTION_FILE
+    return _SECTION.validate_json(path.read_bytes()) if path.exists() else None

@@ -1,0 +1,110 @@
+"""Stage: the one contract of the chain, and the table from a name to the class behind it.
+
+    class Train:
+        requires = (DataSpec,)
+        produces = TrainedModel
+        Config = TrainConfig
+        backends = ()
+        def __init__(self, config: TrainConfig) -> None: ...
+        def run(self, ctx: Context) -> TrainedModel: ...
+
+A stage reads ``ctx``, writes only inside ``ctx.dir``, and returns its artifact; the runner files it. The module of
+a stage is light (it imports its heavy parts inside `run`), so that a configuration can be checked in an instant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import ClassVar, Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.artifacts import Artifact
+from pipeline.backend import Backend
+from pipeline.context import Context
+from pipeline.device import Device
+from pipeline.errors import ConfigError, Problem, choices, nearest
+
+ENTRY_POINT_GROUP = "dlpipe.stages"
+
+
+class StageConfig(BaseModel):
+    """What every stage's configuration has in common: frozen, strict, and closed to unknown keys."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
+
+
+class Stage(Protocol):
+    """One link of the chain."""
+
+    requires: ClassVar[tuple[type, ...]]
+    produces: ClassVar[type]
+    Config: ClassVar[type[StageConfig]]
+    backends: ClassVar[tuple[Backend, ...]]
+    """Every backend the stage can choose from, best first; empty when it has no choice."""
+
+    def run(self, ctx: Context) -> Artifact:
+        """Do the work and return what it left in ``ctx.dir``."""
+        ...
+
+
+@runtime_checkable
+class Checks(Protocol):
+    """A stage that can find problems before anything runs, beyond what its Config says."""
+
+    def check(self, device: Device) -> list[Problem]:
+        """Return problems; `Problem.path` is relative to the stage's mapping in the YAML."""
+        ...
+
+
+@runtime_checkable
+class Fingerprints(Protocol):
+    """A stage whose result depends on more than its configuration and its input artifacts."""
+
+    def fingerprint(self, device: Device) -> Mapping[str, str]:
+        """Return what else matters, by name: the data set's state, the versions of vendor packages."""
+        ...
+
+
+@runtime_checkable
+class Rehearses(Protocol):
+    """A stage that can run in seconds on an untrained model, before hours are spent on training it."""
+
+    def rehearse(self, ctx: Context) -> Artifact:
+        """Do the shortest honest version of `run` on a few samples."""
+        ...
+
+
+def stage_table() -> dict[str, EntryPoint]:
+    """Return every installed stage by name, from the entry points ``dlpipe.stages``."""
+    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def load_stage(name: str) -> type[Stage]:
+    """Return the stage class for a name or for a dotted path ``package.module:Class``.
+
+    Raises:
+        ConfigError: there is no such stage, or it cannot be imported.
+    """
+    try:
+        if ":" in name:
+            module, _, attribute = name.partition(":")
+            loaded: type[Stage] = getattr(import_module(module), attribute)
+        else:
+            table = stage_table()
+            if name not in table:
+                raise ConfigError(
+                    f"{name!r} is no stage. Allowed: {choices(sorted(table))}, or a dotted path "
+                    f"'package.module:Class'.{nearest(name, table)}"
+                )
+            loaded = table[name].load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"the stage {name!r} cannot be imported: {error}.") from error
+    missing = [a for a in ("requires", "produces", "Config", "run") if not hasattr(loaded, a)]
+    if missing:
+        raise ConfigError(f"{name!r} is no stage: it lacks {choices(missing)}.")
+    return loaded

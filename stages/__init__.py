@@ -1,0 +1,1 @@
+"""The work of dlpipe: augment, train, export, deploy."""

@@ -1,0 +1,91 @@
+"""Backends of the export stage: what turns an ONNX graph into something that runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.backend import Backend
+from pipeline.context import Context
+from pipeline.device import Device
+
+Precision = Literal["fp32", "fp16", "int8"]
+
+BACKENDS: tuple[Backend, ...] = (
+    Backend(
+        name="tensorrt",
+        module="stages.export.backends.tensorrt",
+        summary="TensorRT engines, built and run on this machine's GPU",
+        needs=("tensorrt",),
+        extra="tensorrt",
+        device="cuda",
+    ),
+    Backend(
+        name="tensorrt-rtx",
+        module="stages.export.backends.tensorrt_rtx",
+        summary="TensorRT-RTX engines; builds without a GPU, runs on one",
+        needs=("tensorrt_rtx",),
+        extra="tensorrt-rtx",
+    ),
+    Backend(
+        name="onnxruntime",
+        module="stages.export.backends.onnxruntime",
+        summary="ONNX Runtime on the CPU or on CUDA",
+        needs=("onnxruntime",),
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchProfile:
+    """The batch sizes an engine is built for."""
+
+    min: int = 1
+    opt: int = 8
+    max: int = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Built:
+    """What a backend made of a graph."""
+
+    path: Path
+    format: Literal["onnx", "engine"]
+    runs_here: bool
+    proof: dict[str, int] = field(default_factory=dict)
+    """Convolutions and matrix products by type as built: ``{"int8": 21, "fp16": 2}``."""
+    manifest: Path | None = None
+    note: str = ""
+
+
+class Session(Protocol):
+    """A loaded artifact that answers."""
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return logits (N, classes) for uint8 images (N, H, W, C)."""
+        ...
+
+    def close(self) -> None:
+        """Free it."""
+        ...
+
+
+class ExportBackend(Protocol):
+    """What each module under ``backends/`` offers, as plain functions of these names."""
+
+    INT8_FORM: Literal["u8s8", "s8s8"]
+    """The Q/DQ form it takes: unsigned/signed for CPUs, signed/signed for TensorRT."""
+
+    def build(
+        self, onnx_path: Path, precision: Precision, profile: BatchProfile, folder: Path, ctx: Context
+    ) -> Built:
+        """Turn an ONNX graph of that precision into what runs; writes into `folder`."""
+        ...
+
+    def open_session(self, path: Path, device: Device, *, threads: int = 0) -> Session:
+        """Load what `build` made; checks the manifest beside an engine first."""
+        ...
