@@ -1,0 +1,146 @@
+"""Scan: every image file is read, checked and decoded once, and what was found is kept for the next run.
+
+DALI stops at a damaged file, sometimes without naming it, and has no way to skip one. So they are found before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+
+from pipeline.context import Context
+from stages.augment.scan_cache import ScanCache, Stamp
+from stages.augment.sources import Finding
+
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
+MODES = ("L", "RGB", "RGBA", "LA", "P", "1")
+MAX_FILE_BYTES = 256 << 20
+MAX_PIXELS = 89_478_485
+"""Pillow's own limit against decompression bombs."""
+_CHUNK = 256
+_DECODE_ERRORS = (
+    OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError,
+    OverflowError, ZeroDivisionError, zlib.error, NotImplementedError, RuntimeError, AttributeError,
+    MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning,
+)  # fmt: skip
+"""What Pillow's plugins are known to raise on hostile bytes."""
+
+
+def scan_files(files: Sequence[Path], roots: Sequence[Path], ctx: Context) -> list[Finding]:
+    """Look at every file; those that have not changed since the last scan are not read again."""
+    inside = any(root.is_relative_to(ctx.dir.resolve()) for root in roots[:1])
+    cache = ScanCache.load("" if inside else str(roots[0]))
+    stamps = [_stamp(file) for file in files]
+    findings: dict[int, Finding] = {}
+    for index, (file, stamp) in enumerate(zip(files, stamps, strict=True)):
+        known = cache.get(str(file), stamp)
+        if known is not None:
+            findings[index] = known
+    fresh = [index for index in range(len(files)) if index not in findings]
+    if not fresh:
+        return [findings[index] for index in range(len(files))]
+    try:
+        with (
+            _bombs_are_errors(),
+            ctx.events.progress("scan", total=len(files), unit="image") as bar,
+            ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool,
+        ):
+            bar.advance(len(findings))
+            for start in range(0, len(fresh), _CHUNK):
+                ctx.stop.check()
+                chunk = fresh[start : start + _CHUNK]
+                looked = pool.map(lambda index: check_file(files[index], roots), chunk)
+                for index, finding in zip(chunk, looked, strict=True):
+                    findings[index] = finding
+                    if finding.sha256:
+                        cache.put(str(files[index]), stamps[index], finding)
+                bar.advance(len(chunk))
+    finally:
+        warning = cache.save()
+        if warning:
+            ctx.events.info(warning)
+    return [findings[index] for index in range(len(files))]
+
+
+def check_file(file: Path, roots: Sequence[Path]) -> Finding:
+    """Look at one file; never raises for what the file may be."""
+    try:
+        target = file.resolve(strict=True)
+        if not any(target.is_relative_to(root) for root in roots):
+            return Finding(problem=f"is a link that leads out of the data folder, to {target}")
+        status = target.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return Finding(problem="is not a regular file")
+        if status.st_size == 0:
+            return Finding(problem="is empty (0 bytes)")
+        if status.st_size > MAX_FILE_BYTES:
+            return Finding(problem=f"is larger than {MAX_FILE_BYTES >> 20} MiB")
+        data = target.read_bytes()
+    except (OSError, RuntimeError) as error:  # resolve() raises RuntimeError for a loop of links
+        return Finding(problem=f"cannot be read: {getattr(error, 'strerror', None) or error}")
+    return check_image(data)
+
+
+def check_image(data: bytes) -> Finding:
+    """Look at the bytes of one encoded image: format, size, mode, end marker, and a full decode."""
+    digest = hashlib.sha256(data).hexdigest()
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            (width, height), mode, kind = image.size, image.mode, image.format or "?"
+            problem = _header_problem(kind, mode, width, height) or _end_problem(kind, data)
+            if not problem:
+                image.load()
+    except Image.UnidentifiedImageError:
+        return Finding(sha256=digest, problem="is not an image: no known header")
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return Finding(sha256=digest, problem=f"has more than {MAX_PIXELS:,} pixels")
+    except _DECODE_ERRORS as error:
+        return Finding(sha256=digest, problem=f"cannot be decoded: {error}")
+    return Finding(sha256=digest, width=width, height=height, mode=mode, problem=problem)
+
+
+def _header_problem(kind: str, mode: str, width: int, height: int) -> str:
+    if kind not in FORMATS:
+        return f"is a {kind} image; allowed are {', '.join(FORMATS)}"
+    if width * height > MAX_PIXELS:
+        return f"has more than {MAX_PIXELS:,} pixels"
+    if mode not in MODES:
+        return f"has the pixel mode {mode}; convert it to 8-bit RGB or grey"
+    return ""
+
+
+def _end_problem(kind: str, data: bytes) -> str:
+    """Tell a file that was cut short from one with trailing bytes, which decoders accept."""
+    if kind == "JPEG" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+        return "is truncated: a JPEG without its end marker"
+    if kind == "PNG" and data.rfind(b"IEND") < 0:
+        return "is truncated: a PNG without its end chunk"
+    return ""
+
+
+def _stamp(file: Path) -> Stamp | None:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+@contextmanager
+def _bombs_are_errors() -> Iterator[None]:
+    """Filters are global to the process, so this is set around the pool and not inside its threads."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield

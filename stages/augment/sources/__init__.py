@@ -1,0 +1,81 @@
+"""Source: where labelled images come from, before they are split and written down in manifests.
+
+Four sources, three ways of storage ("readers"):
+
+    digits, folder  ->  folder       encoded files
+    idx             ->  array        one .npy of uint8
+    webdataset      ->  webdataset   encoded members of tar shards
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from pipeline.context import Context
+
+Part = Literal["train", "eval", "any"]
+"""Where the data set itself puts a sample; `any` when it leaves the split to us."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One sample before it was looked at."""
+
+    name: str
+    """What a person calls it: the path below the root, the row of an array, the key in a shard."""
+    label: int
+    part: Part
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What looking at one sample brought to light."""
+
+    sha256: str = ""
+    """Of the stored content; equal means a duplicate."""
+    width: int = 0
+    height: int = 0
+    mode: str = ""
+    """Pillow's word: ``L``, ``RGB``, ``RGBA``, ..."""
+    problem: str = ""
+    """Why it cannot be used; empty when it can."""
+
+
+class Source(Protocol):
+    """A data set that lists its samples, looks at each, and writes a manifest for any choice of them."""
+
+    @property
+    def name(self) -> str:
+        """What the data set is called in reports."""
+        ...
+
+    @property
+    def reader(self) -> Literal["folder", "array", "webdataset"]:
+        """How samples are stored, which is what a loader has to know."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; a label is a position in it."""
+        ...
+
+    @property
+    def items(self) -> Sequence[Item]:
+        """Every sample, in a fixed order."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a user should know about how the data was read; warnings."""
+        ...
+
+    def inspect(self, ctx: Context) -> list[Finding]:
+        """Look at every sample; one finding an item."""
+        ...
+
+    def write_manifest(self, split: str, chosen: Sequence[int], folder: Path) -> Path:
+        """Write the manifest of a split that holds the chosen items, and return its path."""
+        ...

@@ -1,0 +1,47 @@
+"""Augment: the stage that makes a labelled data set ready: checked, split, described, and open to loaders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from pipeline.artifacts import DataSpec
+from pipeline.backend import Backend, select
+from pipeline.context import Context
+from pipeline.device import Device
+from pipeline.errors import BackendUnavailable, Problem
+from pipeline.stage import StageConfig
+from stages.augment.backends import BACKENDS
+from stages.augment.config import AugmentConfig
+from stages.augment.state import data_problems, data_state, vendor_versions
+
+
+class Augment:
+    """Finds damaged images, splits, writes manifests, and describes the data."""
+
+    requires: ClassVar[tuple[type, ...]] = ()
+    produces: ClassVar[type] = DataSpec
+    Config: ClassVar[type[StageConfig]] = AugmentConfig
+    backends: ClassVar[tuple[Backend, ...]] = BACKENDS
+
+    def __init__(self, config: AugmentConfig) -> None:
+        self.config = config
+
+    def check(self, device: Device) -> list[Problem]:
+        """Return what is wrong with the paths and the backend, before anything runs."""
+        problems = data_problems(self.config.dataset)
+        try:
+            select(BACKENDS, self.config.backend, device, where="stages.augment.backend")
+        except BackendUnavailable as error:
+            problems.append(Problem(path="backend", message=str(error)))
+        return problems
+
+    def fingerprint(self, device: Device) -> Mapping[str, str]:
+        """Return the state of the data set's files and the versions of the packages that read them."""
+        return {"data": data_state(self.config.dataset), **vendor_versions()}
+
+    def run(self, ctx: Context) -> DataSpec:
+        """Prepare the data set and leave its `DataSpec`."""
+        from stages.augment.prepare import prepare
+
+        return prepare(self.config, ctx)

@@ -1,0 +1,97 @@
+"""State: whether the data set is there, and what would make an earlier result stale. Reads no image."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from pipeline.errors import Problem
+from stages.augment.config import Dataset, FolderDataset, IdxDataset, WebDataset
+from stages.augment.paths import expand_shards, missing, user_path
+
+_VENDORS = ("pillow", "numpy", "torch", "torchvision", "nvidia-dali-cuda130", "nvidia-dali-cuda120")
+
+
+def data_problems(dataset: Dataset) -> list[Problem]:
+    """Return a problem for each path that is not there or cannot be read."""
+    match dataset:
+        case FolderDataset(folder=folder, eval=eval_folder):
+            given = {"folder": folder, "eval": eval_folder}
+            return [p for key, text in given.items() if text for p in _folder_problems(key, text)]
+        case IdxDataset(idx=folder):
+            return _folder_problems("idx", folder)
+        case WebDataset(webdataset=train, eval=held_out):
+            return _shard_problems("webdataset", train) + _shard_problems("eval", held_out)
+    return []
+
+
+def data_state(dataset: Dataset) -> str:
+    """Return a digest of the data set's files: their names, sizes and times of change."""
+    digest = hashlib.sha256()
+    for name, path in _files(dataset):
+        try:
+            status = path.stat()
+            digest.update(f"{name} {status.st_size} {status.st_mtime_ns}\n".encode())
+        except OSError as error:
+            digest.update(f"{name} {error.errno}\n".encode())
+    return digest.hexdigest()
+
+
+def vendor_versions() -> dict[str, str]:
+    """Return the versions of installed packages whose change may change pixels."""
+    found: dict[str, str] = {}
+    for name in _VENDORS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _files(dataset: Dataset) -> Iterator[tuple[str, Path]]:
+    match dataset:
+        case FolderDataset(folder=folder, eval=eval_folder):
+            for text in (folder, eval_folder):
+                yield from _walk(user_path(text)) if text else ()
+        case IdxDataset(idx=folder):
+            yield from ((path.name, path) for path in sorted(user_path(folder).glob("*ubyte*")))
+        case WebDataset(webdataset=train, eval=held_out):
+            for path in expand_shards(train) + expand_shards(held_out):
+                yield str(path), path
+
+
+def _walk(root: Path) -> Iterator[tuple[str, Path]]:
+    for folder, subfolders, files in os.walk(root):
+        subfolders.sort()
+        for file in sorted(files):
+            path = Path(folder, file)
+            yield os.path.relpath(path, root), path
+
+
+def _folder_problems(key: str, text: str) -> list[Problem]:
+    path = user_path(text)
+    if not path.exists():
+        why = missing(path)
+    elif not path.is_dir():
+        why = f"{path} is a file, and a folder is expected."
+    elif not os.access(path, os.R_OK | os.X_OK):
+        why = f"{path} cannot be read: no permission."
+    else:
+        return []
+    return [Problem(path=f"dataset.{key}", message=f"{text!r}: {why}")]
+
+
+def _shard_problems(key: str, pattern: str) -> list[Problem]:
+    try:
+        shards = expand_shards(pattern)
+    except ValueError as error:
+        return [Problem(path=f"dataset.{key}", message=str(error))]
+    absent = [path for path in shards if not path.is_file()]
+    if shards and not absent:
+        return []
+    why = missing(absent[0]) if absent else "no file matches."
+    count = f" ({len(absent)} of {len(shards)} shards are missing)" if len(absent) > 1 else ""
+    return [Problem(path=f"dataset.{key}", message=f"{pattern!r}: {why}{count}")]
