@@ -45,10 +45,14 @@ class Artifact(Protocol):
     """What every artifact has; anything else is its own business."""
 
     @property
-    def gates(self) -> tuple[Gate, ...]: ...
+    def gates(self) -> tuple[Gate, ...]:
+        """The promises this stage was measured against."""
+        ...
 
     @property
-    def hops(self) -> tuple[Hop, ...]: ...
+    def hops(self) -> tuple[Hop, ...]:
+        """The accuracy this stage measured, in order."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

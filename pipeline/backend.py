@@ -51,6 +51,8 @@ class Backend:
     device: Literal["any", "cpu", "cuda"] = "any"
     probe: Callable[[], str | None] | None = None
     """A further check: returns why it cannot run, or None."""
+    details: Callable[[], str] | None = None
+    """What `dlpipe doctor` says of it where it can run; may import the vendor's package."""
 
     def why_not(self, device: Device) -> str | None:
         """Return why this backend cannot run on `device`, or None when it can."""

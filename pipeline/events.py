@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-Value: TypeAlias = str | int | float | bool | None | Sequence["Value"] | dict[str, "Value"]
+Value: TypeAlias = str | int | float | bool | Sequence["Value"] | dict[str, "Value"] | None
 
 
 @dataclass(frozen=True, slots=True)

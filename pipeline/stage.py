@@ -79,6 +79,15 @@ class Rehearses(Protocol):
         ...
 
 
+@runtime_checkable
+class Serves(Protocol):
+    """A stage whose artifact can be served to clients: what `dlpipe serve` looks for."""
+
+    def serve(self, ctx: Context, artifact: Artifact, *, http_port: int, grpc_port: int) -> None:
+        """Serve until ``ctx.stop`` is set, writing only into ``ctx.dir``."""
+        ...
+
+
 def stage_table() -> dict[str, EntryPoint]:
     """Return every installed stage by name, from the entry points ``dlpipe.stages``."""
     return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}

@@ -1,0 +1,92 @@
+"""Check: everything that can be known to be wrong before the first stage starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.backend import available, select
+from pipeline.config import ChainConfig, StageEntry
+from pipeline.device import Device, resolve_device
+from pipeline.errors import BackendUnavailable, ConfigError, Problem
+from pipeline.stage import Checks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """What a stage's ``backend:`` stands for on this machine."""
+
+    stage: str
+    choice: str
+    backends: tuple[str, ...]
+    reason: str
+
+
+def resolve_chain_device(chain: ChainConfig) -> Device:
+    """Resolve the chain's device.
+
+    Raises:
+        ConfigError: the machine has no such device; the problem has its place in the file.
+    """
+    try:
+        return resolve_device(chain.settings.device)
+    except ConfigError as error:
+        root = chain.node.value
+        assert isinstance(root, dict)
+        place = root["device"].place if "device" in root else chain.node.place
+        raise ConfigError([place.problem(str(error).removeprefix("device: "), "device")]) from error
+
+
+def check_chain(
+    chain: ChainConfig, device: Device, entries: Sequence[StageEntry] | None = None
+) -> list[Resolved]:
+    """Resolve every backend and let every stage look for problems; runs nothing.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    problems: dict[tuple[str, str], Problem] = {}
+    resolved: list[Resolved] = []
+    for entry in chain.stages if entries is None else entries:
+        found: list[Problem] = []
+        try:
+            resolved += resolve_backends(entry, device)
+        except BackendUnavailable as error:
+            message = str(error).removeprefix(f"stages.{entry.name}.backend: ")
+            found.append(Problem(message=message, path="backend"))
+        stage = entry.build()
+        if isinstance(stage, Checks):
+            found += stage.check(device)
+        for problem in found:  # the engine's word on a path goes before the stage's own
+            problems.setdefault((entry.name, problem.path), entry.problem(problem))
+    if problems:
+        raise ConfigError(list(problems.values()))
+    return resolved
+
+
+def resolve_backends(entry: StageEntry, device: Device) -> list[Resolved]:
+    """Resolve what a stage's ``backend:`` names: one name, ``auto``, or a list of names."""
+    if not entry.stage.backends:
+        return []
+    choice = getattr(entry.config, "backend", "auto")
+    where = f"stages.{entry.name}.backend"
+    if isinstance(choice, str):
+        selection = select(entry.stage.backends, choice, device, where=where)
+        return [
+            Resolved(
+                stage=entry.name,
+                choice=choice,
+                backends=(selection.backend.name,),
+                reason=selection.reason,
+            )
+        ]
+    for name in choice:
+        select(entry.stage.backends, name, device, where=where)
+    return [
+        Resolved(
+            stage=entry.name,
+            choice=", ".join(choice),
+            backends=tuple(choice),
+            reason=f"{len(choice)} of {len(available(entry.stage.backends, device))} available",
+        )
+    ]

@@ -1,0 +1,21 @@
+"""``dlpipe check``: is the configuration right, and what do its backends resolve to here."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from pipeline.check import check_chain, resolve_chain_device
+from pipeline.config import load_config
+
+
+def run(options: argparse.Namespace) -> int:
+    """Validate, resolve, run nothing."""
+    chain = load_config(options.config, options.overrides)
+    device = resolve_chain_device(chain)
+    resolved = check_chain(chain, device)
+    stages = " → ".join(entry.name for entry in chain.stages)
+    sys.stdout.write(f"{chain.file}: valid. {stages} on {device}\n")
+    for item in resolved:
+        sys.stdout.write(f"  {item.stage}: {item.reason}\n")
+    return 0

@@ -1,0 +1,42 @@
+"""``dlpipe run``: the chain, or a part of it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from pipeline.config import ChainConfig, load_config
+from pipeline.console import TerminalConsole, open_console
+from pipeline.errors import GateFailed
+from pipeline.plan import Range
+from pipeline.record import RunRecord
+from pipeline.run_folder import RunFolder
+from pipeline.runner import Runner
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the wanted stages; a gate that fails is an exit code of its own."""
+    chain = load_config(options.config, options.overrides)
+    wanted = Range(first=options.first, last=options.last, force=options.force)
+    execute(chain, RunFolder(options.runs_dir / chain.settings.name), wanted)
+    return 0
+
+
+def execute(chain: ChainConfig, folder: RunFolder, wanted: Range) -> RunRecord:
+    """Run with a console, then say where the report is.
+
+    Raises:
+        GateFailed: everything ran, and a gate did not hold.
+    """
+    console = open_console()
+    try:
+        record = Runner(chain=chain, folder=folder, wanted=wanted, listeners=(console,)).run()
+    finally:
+        if isinstance(console, TerminalConsole):
+            console.close()
+    sys.stdout.write(f"report: {folder.path / 'report.html'}\n")
+    failed = record.failed_gates
+    if failed:
+        lines = [f"gate failed: {stage}: {gate.name}: {gate.message}" for stage, gate in failed]
+        raise GateFailed("\n".join(lines))
+    return record

@@ -1,0 +1,197 @@
+"""Runner: takes a chain through its plan, files what comes out, and leaves a run that can go on.
+
+The first failure stops the chain; artifacts so far are kept, and the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.artifacts import Artifact, TrainedModel
+from pipeline.check import check_chain, resolve_chain_device
+from pipeline.config import ChainConfig, StageEntry
+from pipeline.context import Context
+from pipeline.device import Device
+from pipeline.errors import DlpipeError, Interrupted, StageFailed
+from pipeline.events import EventLog, JsonLines, Listener
+from pipeline.interrupt import StopFlag, catch_signals
+from pipeline.lock import hold_lock
+from pipeline.plan import (
+    Range,
+    Step,
+    artifact_folder,
+    check_inputs,
+    input_sources,
+    plan_outside,
+    plan_step,
+)
+from pipeline.record import RunRecord, StageRecord
+from pipeline.rehearsal import Rehearsal
+from pipeline.report.report import write_report
+from pipeline.run_folder import RunFolder
+from pipeline.store import load_artifact, save_artifact
+
+ERROR_LOG = "error.log"
+
+
+@dataclass
+class Runner:
+    """One run of one chain in one folder."""
+
+    chain: ChainConfig
+    folder: RunFolder
+    wanted: Range = field(default_factory=Range)
+    listeners: tuple[Listener, ...] = ()
+    stop: StopFlag = field(default_factory=StopFlag)
+
+    def run(self) -> RunRecord:
+        """Run the wanted stages and write the report; returns what happened to each.
+
+        Raises:
+            ConfigError: the configuration cannot run here; nothing was started.
+            RunLocked: another process works in the folder.
+            Interrupted: a signal stopped it; the same command goes on.
+            DlpipeError: a stage failed; the record and the report are written all the same.
+        """
+        device = resolve_chain_device(self.chain)
+        entries = self.chain.stages
+        active = [entries[position] for position in self.wanted.of(entries)]
+        check_chain(self.chain, device, active)
+        self.folder.create()
+        with hold_lock(self.folder.path), catch_signals(self.stop):
+            for entry in entries:
+                self.folder.recover(entry.name)
+            check_inputs(self.chain, self.folder, self.wanted.of(entries))
+            record = RunRecord.begin(self.chain, device, self.folder.path)
+            log = EventLog((JsonLines(self.folder.path / "events.jsonl"), *self.listeners))
+            try:
+                self._run_stages(device, record, log)
+            finally:
+                record.finish()
+                write_report(self.folder.path)
+        return record
+
+    def _run_stages(self, device: Device, record: RunRecord, log: EventLog) -> None:
+        positions = self.wanted.of(self.chain.stages)
+        steps: list[Step] = []
+        for position, entry in enumerate(self.chain.stages):
+            if position not in positions:
+                step = plan_outside(entry, self.folder, before=position < positions.start)
+            else:  # planned anew: what ran before it is on disk now
+                step = plan_step(
+                    self.chain, entry, steps, self.folder, device, force=self.wanted.force
+                )
+            with record.stage(entry.name, entry.uses, step) as stage_record:
+                self._take(step, device, stage_record, log)
+            done = Step(entry=entry, action="cached", reason="", fingerprint=step.fingerprint)
+            steps.append(step if step.action == "skip" else done)
+
+    def _take(self, step: Step, device: Device, record: StageRecord, log: EventLog) -> None:
+        """Run one stage, or take what is there."""
+        entry = step.entry
+        events = EventLog(log.listeners, stage=entry.name)
+        events.emit("stage", action=step.action, reason=step.reason)
+        if step.action in {"run", "resume"}:
+            self.stop.check()
+            self._run_stage(step, device, events)
+        if step.action != "skip":
+            artifact: Artifact = load_artifact(entry.stage.produces, self.folder.stage(entry.name))
+            record.take(artifact)
+            for gate in artifact.gates:
+                events.emit("gate", name=gate.name, passed=gate.passed, message=gate.message)
+            events.emit("stage end", action=step.action, seconds=record.seconds)
+
+    def _run_stage(self, step: Step, device: Device, events: EventLog) -> None:
+        entry = step.entry
+        assert step.fingerprint is not None
+        try:
+            partial = self.folder.begin(entry.name, step.fingerprint)
+            context = Context(
+                dir=partial,
+                device=device,
+                seed=self.chain.settings.seed,
+                artifacts=self._inputs(entry),
+                events=events,
+                stop=self.stop,
+                rehearse=lambda untrained: self._rehearse(entry, untrained, device, events),
+            )
+            artifact = entry.build().run(context)
+            if not isinstance(artifact, entry.stage.produces):
+                raise StageFailed(
+                    f"returned a {type(artifact).__name__}, not the {entry.stage.produces.__name__} it promises"
+                )
+            save_artifact(artifact, partial)
+            self.folder.finish(entry.name)
+        except Interrupted:
+            raise
+        except DlpipeError as error:
+            error.args = (f"stages.{entry.name}: {error}",)
+            raise
+        except Exception as error:  # the one place that may: names the stage, keeps the trace
+            raise self._failed(entry, error) from error
+
+    def _inputs(self, entry: StageEntry) -> dict[type, Artifact]:
+        earlier = self.chain.stages[: self.chain.stages.index(entry)]
+        artifacts: dict[type, Artifact] = {}
+        for (
+            candidate
+        ) in earlier:  # what is at hand beyond what it requires, the latest of each type
+            if self.folder.has_artifact(candidate.name):
+                kind = candidate.stage.produces
+                artifacts[kind] = load_artifact(kind, self.folder.stage(candidate.name))
+        sources = input_sources(entry, earlier)
+        for kind in entry.stage.requires:
+            place = artifact_folder(self.chain, kind, sources, self.folder, entry.name)
+            artifacts[kind] = load_artifact(kind, place)
+        return artifacts
+
+    def _rehearse(
+        self, entry: StageEntry, untrained: TrainedModel, device: Device, events: EventLog
+    ) -> None:
+        later = self._later(entry)
+        rehearsal = Rehearsal(
+            folder=self.folder.path / ".rehearsal",
+            context=Context(
+                dir=self.folder.path,
+                device=device,
+                seed=self.chain.settings.seed,
+                artifacts=self._inputs(entry) | {TrainedModel: untrained},
+                events=events,
+                stop=self.stop,
+            ),
+        )
+        rehearsal.run(later)
+
+    def _later(self, entry: StageEntry) -> Sequence[StageEntry]:
+        positions = self.wanted.of(self.chain.stages)
+        own = self.chain.stages.index(entry)
+        return [self.chain.stages[position] for position in positions if position > own]
+
+    def _failed(self, entry: StageEntry, error: Exception) -> StageFailed:
+        path = self.folder.path / ERROR_LOG
+        where = f"stages.{entry.name}"
+        kept = "Earlier artifacts are intact; the same command goes on from here."
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            free = shutil.disk_usage(self.folder.path).free / 1e6
+            return StageFailed(
+                f"{where}: the disk is full ({free:,.0f} MB free): {error}. Free some space. {kept}"
+            )
+        trace = "".join(traceback.format_exception(error))
+        note = _append(path, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {where}\n{trace}\n")
+        kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
+        return StageFailed(f"{where}: {kind}{error}. {note} {kept}")
+
+
+def _append(path: Path, text: str) -> str:
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        return f"(The trace could not be written to {path}: {error.strerror}.)"
+    return f"The trace is in {path}."

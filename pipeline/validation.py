@@ -1,0 +1,134 @@
+"""Validation: pydantic's errors as problems with a place, the value, what is allowed and the nearest name."""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Iterator, Sequence
+from typing import TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from pipeline.errors import Problem, choices, nearest
+from pipeline.yaml_source import Node, Place
+
+M = TypeVar("M", bound=BaseModel)
+
+_LONGEST_VALUE = 80
+
+
+def validate(model: type[M], node: Node) -> M:
+    """Validate a tree strictly; JSON rules apply, so a list may fill a tuple and a text a path.
+
+    Raises:
+        ValidationError: as pydantic found it; `problems_of` makes it readable.
+    """
+    return model.model_validate_json(json.dumps(node.plain()))
+
+
+def problems_of(
+    error: ValidationError,
+    model: type[BaseModel],
+    node: Node,
+    *,
+    prefix: str,
+    also_allowed: Sequence[str] = (),
+) -> list[Problem]:
+    """Return one readable problem for each thing pydantic found wrong."""
+    problems = []
+    seen: set[str] = set()
+    for detail in error.errors(include_url=False):
+        keys = _yaml_keys(detail["loc"], node)
+        path = ".".join(filter(None, [prefix, *keys]))
+        message = _message(detail, model, keys, also_allowed if len(keys) == 1 else ())
+        if path + message not in seen:
+            seen.add(path + message)
+            problems.append(find_place(node, keys).problem(message, path))
+    return problems
+
+
+def find_place(node: Node, keys: Sequence[str]) -> Place:
+    """Return where the value of a path stands, or the closest thing around it that is in the file."""
+    place = node.place
+    for key in keys:
+        if isinstance(node.value, dict):
+            place = node.key_places.get(key, place)
+            if key not in node.value:
+                return place
+            node = node.value[key]
+            place = node.place
+        elif isinstance(node.value, list) and key.isdecimal() and int(key) < len(node.value):
+            node = node.value[int(key)]
+            place = node.place
+    return place
+
+
+def _yaml_keys(loc: tuple[int | str, ...], node: Node) -> list[str]:
+    """Keep of pydantic's location what is in the YAML; it also names union members and validators."""
+    keys: list[str] = []
+    current: Node | None = node
+    for position, part in enumerate(loc):
+        if current is not None and isinstance(current.value, dict):
+            last = position == len(loc) - 1
+            if part in current.value or last:
+                keys.append(str(part))
+                current = current.value.get(str(part))
+        elif current is not None and isinstance(current.value, list) and isinstance(part, int):
+            keys.append(str(part))
+            current = current.value[part] if part < len(current.value) else None
+    return keys
+
+
+def _message(
+    detail: ErrorDetails, model: type[BaseModel], keys: Sequence[str], also_allowed: Sequence[str]
+) -> str:
+    value = _shown(detail["input"])
+    context = detail.get("ctx", {})
+    match detail["type"]:
+        case "extra_forbidden":
+            allowed = [*_fields_at(model, keys[:-1]), *also_allowed]
+            known = f" Allowed: {choices(allowed)}." if allowed else ""
+            return f"unknown key {keys[-1]!r}.{known}{nearest(keys[-1], allowed)}"
+        case "missing":
+            return "required key is missing."
+        case "literal_error":
+            expected = str(context.get("expected", ""))
+            names = [part.strip(" '") for part in expected.replace(" or ", ",").split(",")]
+            return f"{value} is not allowed. Allowed: {expected}.{nearest(value.strip(chr(39)), names)}"
+        case "value_error" | "assertion_error":
+            return f"{value} is not allowed: {context.get('error', detail['msg'])}"
+        case "json_invalid":
+            return f"cannot be read: {detail['msg']}."
+        case _:
+            requirement = detail["msg"].removeprefix("Input ").removeprefix("should ")
+            return f"{value} is not allowed: must {requirement}."
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, default=str) if not isinstance(value, str) else repr(value)
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
+
+
+def _fields_at(model: type[BaseModel], keys: Sequence[str]) -> list[str]:
+    """Return the keys allowed in the mapping that a path leads to."""
+    models = [model]
+    for key in keys:
+        if key.isdecimal():
+            continue
+        models = [
+            inner
+            for outer in models
+            if key in outer.model_fields
+            for inner in _models_in(outer.model_fields[key].annotation)
+        ]
+    return list(dict.fromkeys(name for found in models for name in found.model_fields))
+
+
+def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
+    """Yield the pydantic models that an annotation mentions."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif get_origin(annotation) in {Union, types.UnionType} or get_args(annotation):
+        for argument in get_args(annotation):
+            yield from _models_in(argument)
