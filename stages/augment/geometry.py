@@ -1,0 +1,204 @@
+"""Placement: where in its source image each pixel of a batch comes from.
+
+Cutting, stretching, mirroring, turning and shearing are all affine, so a chain of them is one matrix and costs
+one resample. Coordinates are continuous with (0, 0) at the outer corner of the first pixel, x before y.
+
+Shapes: N samples; a box is x0, y0, x1, y1 in whole source pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.augment.spec import (
+    Affine,
+    CenterCrop,
+    Flip,
+    Geometry,
+    RandomResizedCrop,
+    Resize,
+    Rotate,
+)
+
+Matrices = NDArray[np.float64]  # (N, 3, 3)
+
+_CROP_TRIES = 10
+_MARGIN = 2
+"""Pixels around a warped region, so that interpolation at its rim finds its neighbours."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Placement:
+    """Which part of each source is taken, and how it is laid onto the target."""
+
+    box: NDArray[np.int64]  # (N, 4)
+    flip: NDArray[np.bool_]  # (N, 2): mirrored along x, along y
+    inner: NDArray[np.int64] | None = None  # (N, 2): height and width the box is shrunk to first
+    matrix: NDArray[np.float32] | None = None  # (N, 2, 3): target coordinates -> shrunk box
+
+    def rows(self, keep: NDArray[np.int64]) -> Placement:
+        """Return the placement of some samples only."""
+        return Placement(
+            box=self.box[keep],
+            flip=self.flip[keep],
+            inner=None if self.inner is None else self.inner[keep],
+            matrix=None if self.matrix is None else self.matrix[keep],
+        )
+
+
+def place(
+    operations: Sequence[Geometry],
+    sizes: NDArray[np.int64],
+    *,
+    target: tuple[int, int],
+    warped: bool,
+    rng: np.random.Generator,
+) -> Placement:
+    """Draw and compose the geometry of a batch of images of `sizes` (N, 2) height, width."""
+    canvas = sizes[:, ::-1].astype(np.float64)  # (N, 2) width, height, as x comes before y
+    goal = np.array(target[::-1], dtype=np.float64)
+    forward = _identity(len(sizes))
+    for operation in operations:
+        step, canvas = _apply(operation, canvas, goal, rng)
+        forward = step @ forward
+    forward = _scale(goal / canvas) @ forward
+    backward = np.linalg.inv(forward)
+    if warped:
+        return _warp(backward, sizes, target)
+    return _cut(backward, sizes, target)
+
+
+def _apply(
+    operation: Geometry,
+    canvas: NDArray[np.float64],
+    goal: NDArray[np.float64],
+    rng: np.random.Generator,
+) -> tuple[Matrices, NDArray[np.float64]]:
+    """Return the matrix from the canvas before to the canvas after, and the size of the latter."""
+    n = len(canvas)
+    full = np.broadcast_to(goal, (n, 2))
+    match operation:
+        case RandomResizedCrop():
+            corner, size = _draw_crop(operation, canvas, rng)
+            return _scale(full / size) @ _shift(-corner), full
+        case Resize(shorter=None):
+            return _scale(full / canvas), full
+        case Resize(shorter=int(shorter)):
+            factor = shorter / canvas.min(axis=1, keepdims=True)
+            after = np.round(canvas * factor)
+            return _scale(after / canvas), after
+        case CenterCrop(size=side):
+            after = full if side is None else np.full((n, 2), float(side))
+            # An image smaller than the crop is enlarged until the crop fits.
+            factor = np.maximum((after / canvas).max(axis=1, keepdims=True), 1.0)
+            corner = np.round((canvas * factor - after) / 2)
+            return _shift(-corner) @ _scale(np.broadcast_to(factor, (n, 2))), after
+        case Flip(horizontal=h, vertical=v):
+            mirrored = rng.random((n, 2)) < np.array([h, v])
+            sign = np.where(mirrored, -1.0, 1.0)
+            return _shift(np.where(mirrored, canvas, 0.0)) @ _scale(sign), canvas
+        case Rotate(degrees=bounds):
+            return _about_centre(_linear(rng.uniform(*bounds, n)), canvas), canvas
+        case Affine() as a:
+            linear = _linear(
+                rng.uniform(*a.degrees, n), rng.uniform(*a.shear, n), rng.uniform(*a.scale, n)
+            )
+            moved = rng.uniform(-1, 1, (n, 2)) * np.array(a.translate) * canvas
+            return _shift(moved) @ _about_centre(linear, canvas), canvas
+
+
+def _draw_crop(
+    crop: RandomResizedCrop, canvas: NDArray[np.float64], rng: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Draw corners and sizes (N, 2), as torchvision does: ten tries, then the largest central part."""
+    n = len(canvas)
+    area = canvas.prod(axis=1) * rng.uniform(*crop.scale, (_CROP_TRIES, n))
+    ratio = np.exp(rng.uniform(*np.log(crop.ratio), (_CROP_TRIES, n)))
+    tries = np.maximum(np.round(np.sqrt(np.stack([area * ratio, area / ratio], axis=-1))), 1.0)
+    fits = (tries <= canvas).all(axis=-1)  # (tries, N)
+    size = tries[fits.argmax(axis=0), np.arange(n)]
+    corner = np.floor(rng.random((n, 2)) * (canvas - size + 1))
+    whole_ratio = np.clip(canvas[:, 0] / canvas[:, 1], *crop.ratio)
+    width = np.minimum(canvas[:, 0], canvas[:, 1] * whole_ratio)
+    central = np.maximum(np.round(np.stack([width, width / whole_ratio], axis=-1)), 1.0)
+    none = ~fits.any(axis=0)[:, None]
+    size = np.where(none, np.minimum(central, canvas), size)
+    return np.where(none, np.floor((canvas - size) / 2), corner), size
+
+
+def _cut(backward: Matrices, sizes: NDArray[np.int64], target: tuple[int, int]) -> Placement:
+    """Read a box and its mirroring from matrices that only scale, mirror and shift."""
+    height, width = target
+    low = backward[:, :2, 2]
+    high = backward[:, [0, 1], [0, 1]] * np.array([width, height]) + low
+    limit = sizes[:, ::-1]
+    first = np.clip(np.round(np.minimum(low, high)), 0, limit - 1)
+    last = np.clip(np.round(np.maximum(low, high)), first + 1, limit)
+    box = np.concatenate([first, last], axis=1).astype(np.int64)
+    return Placement(box=box, flip=low > high)
+
+
+def _warp(backward: Matrices, sizes: NDArray[np.int64], target: tuple[int, int]) -> Placement:
+    """Find the part of the source that a warp needs, how far to shrink it first, and what is left to do."""
+    height, width = target
+    corners = np.array(
+        [[0, width, 0, width], [0, 0, height, height], [1, 1, 1, 1]], dtype=np.float64
+    )
+    mapped = (backward @ corners)[:, :2]  # (N, 2, 4)
+    limit = sizes[:, ::-1]
+    first = np.clip(np.floor(mapped.min(axis=2)) - _MARGIN, 0, limit - 1)
+    last = np.clip(np.ceil(mapped.max(axis=2)) + _MARGIN, first + 1, limit)
+    # Source pixels a target pixel covers; above one, shrinking with a filter first avoids moiré.
+    reduction = np.sqrt(np.abs(np.linalg.det(backward[:, :2, :2])))
+    part = last - first
+    inner = np.maximum(np.round(part / np.maximum(reduction, 1.0)[:, None]), 1.0)
+    left = _scale(inner / part) @ _shift(-first) @ backward
+    return Placement(
+        box=np.concatenate([first, last], axis=1).astype(np.int64),
+        flip=np.zeros((len(sizes), 2), dtype=np.bool_),
+        inner=inner[:, ::-1].astype(np.int64),
+        matrix=left[:, :2].astype(np.float32),
+    )
+
+
+def _identity(n: int) -> Matrices:
+    return np.broadcast_to(np.eye(3), (n, 3, 3)).copy()
+
+
+def _shift(by: NDArray[np.float64]) -> Matrices:
+    matrix = _identity(len(by))
+    matrix[:, :2, 2] = by
+    return matrix
+
+
+def _scale(by: NDArray[np.float64]) -> Matrices:
+    matrix = _identity(len(by))
+    matrix[:, [0, 1], [0, 1]] = by
+    return matrix
+
+
+def _linear(
+    degrees: NDArray[np.float64],
+    shear: NDArray[np.float64] | float = 0.0,
+    scale: NDArray[np.float64] | float = 1.0,
+) -> Matrices:
+    """Turn (counter-clockwise to the eye, with y pointing down), after shear along x and scale."""
+    angle = np.radians(degrees)
+    turn = _identity(len(degrees))
+    turn[:, 0, 0] = turn[:, 1, 1] = np.cos(angle)
+    turn[:, 0, 1] = np.sin(angle)
+    turn[:, 1, 0] = -np.sin(angle)
+    slant = _identity(len(degrees))
+    slant[:, 0, 1] = np.tan(np.asarray(shear) * (math.pi / 180))
+    turn = turn @ slant
+    turn[:, :2, :2] *= np.asarray(scale).reshape(-1, 1, 1)
+    return turn
+
+
+def _about_centre(linear: Matrices, canvas: NDArray[np.float64]) -> Matrices:
+    return _shift(canvas / 2) @ linear @ _shift(-canvas / 2)
