@@ -9,6 +9,7 @@ from stages.augment.config import AugmentConfig
 from stages.augment.sources import Finding, Item
 from stages.augment.spec import (
     Affine,
+    AnyOperation,
     CenterCrop,
     Flip,
     RandomResizedCrop,
@@ -68,14 +69,14 @@ def choose_transforms(
     photographs are cropped at random and mirrored.
     """
     small = all(max(finding.height, finding.width) <= SMALL_SIDE for finding in findings)
+    train: tuple[AnyOperation, ...] = (RandomResizedCrop(scale=(0.25, 1.0)), Flip())
+    eval_: tuple[AnyOperation, ...] = (
+        Resize(shorter=round(min(height, width) / _CROP_SHARE)),
+        CenterCrop(),
+    )
     if small:
-        train, eval_ = (
-            (Affine(degrees=(-10, 10), scale=(0.9, 1.1), translate=(0.1, 0.1)),),
-            (Resize(),),
-        )
-    else:
-        train = (RandomResizedCrop(scale=(0.25, 1.0)), Flip())
-        eval_ = (Resize(shorter=round(min(height, width) / _CROP_SHARE)), CenterCrop())
+        train = (Affine(degrees=(-10, 10), scale=(0.9, 1.1), translate=(0.1, 0.1)),)
+        eval_ = (Resize(),)
     return TransformSpec(
         train=train if config.train is None else config.train,
         eval=eval_ if config.eval is None else config.eval,

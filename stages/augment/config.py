@@ -79,11 +79,11 @@ def _known_dataset(value: object) -> object:
 
 
 def _dataset_kind(value: object) -> str:
+    if isinstance(value, StageConfig):
+        value = value.model_dump()
     if isinstance(value, Mapping):
         return next(f"{key} data set" for key in _KINDS if key in value)
-    return {FolderDataset: "folder data set", IdxDataset: "idx data set"}.get(
-        type(value), "webdataset data set" if isinstance(value, WebDataset) else "name"
-    )
+    return "name"
 
 
 Dataset = Annotated[

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pipeline.context import Context
 from stages.augment.config import AugmentConfig, FolderDataset, IdxDataset, WebDataset
-from stages.augment.paths import user_path
-from stages.augment.sources import Source
+from stages.augment.paths import expand_shards, user_path
+from stages.augment.sources import Part, Source
+from stages.augment.sources.digits import write_digits
 from stages.augment.sources.folder import open_folder
+from stages.augment.sources.idx import open_idx
+from stages.augment.sources.shards import open_shards
 
 DIGITS_FOLDER = "data"
 
@@ -17,8 +22,13 @@ def open_source(config: AugmentConfig, ctx: Context) -> Source:
         case FolderDataset(folder=folder, eval=eval_folder):
             return open_folder(user_path(folder), user_path(eval_folder) if eval_folder else None)
         case "digits":
-            from stages.augment.sources.digits import write_digits
-
             write_digits(ctx.dir / DIGITS_FOLDER, config.split_seed)
             return open_folder(ctx.dir / DIGITS_FOLDER, name="digits")
+        case IdxDataset(idx=folder, classes=classes):
+            return open_idx(user_path(folder), classes)
+        case WebDataset(webdataset=train, eval=held_out, classes=classes):
+            shards: dict[Part, list[Path]] = {
+                "train": expand_shards(train), "eval": expand_shards(held_out)
+            }  # fmt: skip
+            return open_shards(shards, classes, ctx, name=user_path(train).parent.name)
     raise AssertionError(config.dataset)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from pipeline.artifacts import DataSpec, Split
 from pipeline.context import Context
 from stages.augment.arrange import choose_shape, choose_splits, choose_transforms, data_digest

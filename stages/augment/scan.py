@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from pipeline.context import Context
 from stages.augment.scan_cache import ScanCache, Stamp
@@ -40,8 +40,8 @@ _DECODE_ERRORS = (
 def scan_files(files: Sequence[Path], roots: Sequence[Path], ctx: Context) -> list[Finding]:
     """Look at every file; those that have not changed since the last scan are not read again."""
     inside = any(root.is_relative_to(ctx.dir.resolve()) for root in roots[:1])
-    cache = ScanCache.load("" if inside else str(roots[0]))
-    stamps = [_stamp(file) for file in files]
+    cache = ScanCache.load("" if inside else str(roots[0]), Finding)
+    stamps = [stamp_of(file) for file in files]
     findings: dict[int, Finding] = {}
     for index, (file, stamp) in enumerate(zip(files, stamps, strict=True)):
         known = cache.get(str(file), stamp)
@@ -52,7 +52,7 @@ def scan_files(files: Sequence[Path], roots: Sequence[Path], ctx: Context) -> li
         return [findings[index] for index in range(len(files))]
     try:
         with (
-            _bombs_are_errors(),
+            bombs_are_errors(),
             ctx.events.progress("scan", total=len(files), unit="image") as bar,
             ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool,
         ):
@@ -101,7 +101,7 @@ def check_image(data: bytes) -> Finding:
             problem = _header_problem(kind, mode, width, height) or _end_problem(kind, data)
             if not problem:
                 image.load()
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         return Finding(sha256=digest, problem="is not an image: no known header")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return Finding(sha256=digest, problem=f"has more than {MAX_PIXELS:,} pixels")
@@ -129,7 +129,8 @@ def _end_problem(kind: str, data: bytes) -> str:
     return ""
 
 
-def _stamp(file: Path) -> Stamp | None:
+def stamp_of(file: Path) -> Stamp | None:
+    """Return what changes when a file does; None when it cannot be seen."""
     try:
         status = file.stat()
     except OSError:
@@ -138,8 +139,11 @@ def _stamp(file: Path) -> Stamp | None:
 
 
 @contextmanager
-def _bombs_are_errors() -> Iterator[None]:
-    """Filters are global to the process, so this is set around the pool and not inside its threads."""
+def bombs_are_errors() -> Iterator[None]:
+    """Make Pillow refuse images that are too large, and keep its other warnings to itself.
+
+    Filters are global to the process, so this is set around a pool and not inside its threads.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
