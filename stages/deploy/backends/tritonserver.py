@@ -1,0 +1,31 @@
+"""A Triton Inference Server of the machine: the program on PATH, or else NVIDIA's container."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from stages.deploy.backends import Launch, Program, Runtime
+
+RUNTIME: Runtime = "native"
+
+
+def program(launch: Launch) -> Program | None:
+    """Return how to start the server on a repository."""
+    binary = shutil.which("tritonserver")
+    if binary is not None:
+        return Program(argv=(binary,), repository=str(launch.repository))
+    return Program(argv=container_command(launch), repository="/models")
+
+
+def container_command(launch: Launch) -> tuple[str, ...]:
+    """Return the words that start the container: the host's network, the repository read-only, our own user."""
+    gpus = ("--gpus", "all") if launch.needs_gpu else ()
+    return (
+        *("docker", "run", "--rm", "--init", "--network=host", "--ipc=private", "--shm-size=1g"),
+        *("--user", f"{os.getuid()}:{os.getgid()}"),
+        *("--volume", f"{launch.repository}:/models:ro"),
+        *gpus,
+        launch.image,
+        "tritonserver",
+    )

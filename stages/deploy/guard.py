@@ -1,0 +1,81 @@
+"""The guard: a small process between us and the server that cleans up whatever becomes of us.
+
+    python guard.py SHM_PREFIX GRACE_S -- program argument ...
+
+It starts the program in a session of its own and waits for whichever comes first: the program ends, or its own
+standard input closes, which also happens when our process is killed outright. Then it stops the program (SIGTERM,
+after GRACE_S SIGKILL), kills what is left of the program's process group (stubs outlive a crashed server) and
+removes the shared-memory regions that bear the prefix. Standard library only; nothing of ours is imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_POLL_S = 0.05
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to end this process when its parent dies: the guard itself may be killed too."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def wait_for_end(server: subprocess.Popen[bytes]) -> None:
+    """Return when the server has ended or our standard input has closed."""
+    while server.poll() is None:
+        readable, _, _ = select.select([0], [], [], _POLL_S)
+        if readable and not os.read(0, 1024):
+            return
+
+
+def stop(server: subprocess.Popen[bytes], grace_s: float) -> None:
+    """Stop the server and everything that it has started."""
+    if server.poll() is None:
+        server.terminate()
+        deadline = time.monotonic() + grace_s
+        while server.poll() is None and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
+
+
+def remove_regions(prefix: str) -> None:
+    """Remove the shared-memory regions that a killed server has left behind."""
+    for region in Path("/dev/shm").glob(f"{prefix}*"):
+        region.unlink(missing_ok=True)
+
+
+def main(arguments: list[str]) -> int:
+    """Run a server under guard and return its exit code."""
+    prefix, grace_s, _, *command = arguments
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # our standard input says when to stop
+
+    def prepare() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        die_with_parent()
+
+    server = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=prepare
+    )
+    try:
+        wait_for_end(server)
+    finally:
+        stop(server, float(grace_s))
+        remove_regions(prefix)
+    return server.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

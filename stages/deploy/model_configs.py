@@ -1,0 +1,151 @@
+"""The four model configurations of a repository, built as protobuf messages from the real tensor specs.
+
+    encoded bytes -> <name>_preprocess -> pixels -> <name> -> logits -> <name>_postprocess -> labels, scores
+                     \\_________________________ <name>_pipeline ______________________________/
+"""
+
+from __future__ import annotations
+
+from tritonclient.grpc.model_config_pb2 import (
+    ModelConfig,
+    ModelInput,
+    ModelInstanceGroup,
+    ModelOutput,
+)
+
+from pipeline.artifacts import TensorSpec
+from stages.deploy.pbtxt import DATA_TYPES
+from stages.deploy.plan import ServingPlan
+
+LABELS_FILE = "labels.txt"
+ENCODED = TensorSpec(name="encoded", dtype="uint8", shape=(-1, -1))
+"""One image a row, as raw bytes; rows of a batch are padded with zeros, which decoders ignore."""
+WARMUP_FILE = "encoded"
+
+
+def tensor_model(plan: ServingPlan) -> ModelConfig:
+    """Return the configuration of the tensor model: pixels in, logits out."""
+    variant = plan.variant
+    config = ModelConfig(name=plan.name, max_batch_size=plan.max_batch)
+    _add_input(config, variant.input)
+    _add_output(config, variant.output).label_filename = LABELS_FILE
+    _add_batching(config, plan)
+    _add_instances(config, plan)
+    if plan.runtime == "python":
+        config.backend = "python"
+        config.parameters["threads"].string_value = str(plan.threads)
+    elif variant.format == "engine":
+        config.backend = "tensorrt"
+        config.default_model_filename = "model.plan"
+    else:
+        config.backend = "onnxruntime"
+        config.default_model_filename = "model.onnx"
+        config.parameters["intra_op_thread_count"].string_value = str(plan.threads)
+    config.parameters["dlpipe_variant"].string_value = variant.name
+    config.parameters["dlpipe_precision"].string_value = variant.precision
+    if plan.warmup:
+        for batch in sorted({1, plan.max_batch}):
+            warmup = config.model_warmup.add(name=f"batch {batch}", batch_size=batch)
+            given = warmup.inputs[variant.input.name]
+            given.data_type = DATA_TYPES[variant.input.dtype]
+            given.dims.extend(variant.input.shape[1:])
+            given.zero_data = True
+    return config
+
+
+def preprocess_model(plan: ServingPlan, warmup_bytes: int) -> ModelConfig:
+    """Return the configuration of the preprocess model; `warmup_bytes` is the size of its sample, 0 for none."""
+    config = ModelConfig(name=plan.preprocess_name, max_batch_size=plan.max_batch)
+    _add_input(config, ENCODED).allow_ragged_batch = True
+    _add_output(config, plan.variant.input)
+    _add_batching(config, plan)
+    _add_instances(config, plan)
+    if plan.runtime == "python":
+        config.backend = "python"
+        config.parameters["threads"].string_value = str(plan.threads)
+    else:
+        config.backend = "dali"
+        config.default_model_filename = "model.dali"
+        config.parameters["num_threads"].string_value = str(plan.threads)
+    if plan.warmup and warmup_bytes:
+        warmup = config.model_warmup.add(name="one image", batch_size=1)
+        given = warmup.inputs[ENCODED.name]
+        given.data_type = DATA_TYPES[ENCODED.dtype]
+        given.dims.append(warmup_bytes)
+        given.input_data_file = WARMUP_FILE
+    return config
+
+
+def postprocess_model(plan: ServingPlan) -> ModelConfig:
+    """Return the configuration of the postprocess model: logits in, labels and scores out."""
+    config = ModelConfig(name=plan.postprocess_name, backend="python", max_batch_size=plan.max_batch)
+    _add_input(config, plan.variant.output)
+    for output in _answers(plan):
+        _add_output(config, output)
+    _add_batching(config, plan)
+    config.instance_group.add(count=1, kind=ModelInstanceGroup.KIND_CPU)
+    config.parameters["top_k"].string_value = str(plan.top_k)
+    return config
+
+
+def pipeline_model(plan: ServingPlan) -> ModelConfig:
+    """Return the configuration of the ensemble: encoded bytes in, labels and scores out."""
+    variant = plan.variant
+    config = ModelConfig(
+        name=plan.pipeline_name, platform="ensemble", max_batch_size=plan.max_batch
+    )
+    _add_input(config, ENCODED)
+    for output in _answers(plan):
+        _add_output(config, output)
+    steps = config.ensemble_scheduling.step
+    pixels = steps.add(model_name=plan.preprocess_name, model_version=-1)
+    pixels.input_map[ENCODED.name] = ENCODED.name
+    pixels.output_map[variant.input.name] = "pixels"
+    logits = steps.add(model_name=plan.name, model_version=-1)
+    logits.input_map[variant.input.name] = "pixels"
+    logits.output_map[variant.output.name] = "scores_by_class"
+    answers = steps.add(model_name=plan.postprocess_name, model_version=-1)
+    answers.input_map[variant.output.name] = "scores_by_class"
+    for output in _answers(plan):
+        answers.output_map[output.name] = output.name
+    return config
+
+
+def _answers(plan: ServingPlan) -> tuple[TensorSpec, TensorSpec]:
+    return (
+        TensorSpec(name="labels", dtype="str", shape=(-1, plan.top_k)),
+        TensorSpec(name="scores", dtype="float32", shape=(-1, plan.top_k)),
+    )
+
+
+def _add_input(config: ModelConfig, spec: TensorSpec) -> ModelInput:
+    return config.input.add(
+        name=spec.name, data_type=DATA_TYPES[spec.dtype], dims=_without_batch(spec)
+    )
+
+
+def _add_output(config: ModelConfig, spec: TensorSpec) -> ModelOutput:
+    return config.output.add(
+        name=spec.name, data_type=DATA_TYPES[spec.dtype], dims=_without_batch(spec)
+    )
+
+
+def _without_batch(spec: TensorSpec) -> tuple[int, ...]:
+    """Return a tensor's dims as Triton wants them: the batch axis is implied by ``max_batch_size``."""
+    return spec.shape[1:]
+
+
+def _add_batching(config: ModelConfig, plan: ServingPlan) -> None:
+    """Let the server gather requests; without it, each request runs alone."""
+    if plan.batching:
+        config.dynamic_batching.max_queue_delay_microseconds = plan.max_queue_delay_us
+        config.dynamic_batching.preferred_batch_size.extend(plan.preferred_sizes)
+
+
+def _add_instances(config: ModelConfig, plan: ServingPlan) -> None:
+    if plan.runtime == "native" and plan.device.is_cuda:
+        config.instance_group.add(
+            count=plan.instances, kind=ModelInstanceGroup.KIND_GPU, gpus=[plan.device.index]
+        )
+    else:
+        config.instance_group.add(count=plan.instances, kind=ModelInstanceGroup.KIND_CPU)
