@@ -1,7 +1,8 @@
 """The typed things that pass between stages.
 
-An artifact describes files on disk (paths, hashes, numbers, tensor specs) and never holds a live object, so a
-stage can run alone from an earlier run's folder, in a process of its own, or be tested from a hand-written one.
+An artifact describes files on disk (paths, hashes, numbers, tensor specs) and never holds a live
+object, so a stage can run alone from an earlier run's folder, in a process of its own, or be tested
+from a hand-written one.
 
     DataSpec  ->  TrainedModel  ->  ExportedModel  ->  Deployment
     augment       train             export             deploy
@@ -76,12 +77,12 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataSpec:
-    """What the augment stage leaves: everything from which a loader can be opened, the same everywhere."""
+    """What the augment stage leaves: all it takes to open a loader, the same everywhere."""
 
     kind: Literal["image"]
     name: str
     backend: str
-    """The augment backend that was selected: ``dali-cpu``, ``dali-gpu``, ``torchvision``, ``array``."""
+    """The selected backend: ``dali-cpu``, ``dali-gpu``, ``torchvision``, ``array``."""
     reader: str
     """How samples are stored: ``folder``, ``array``, ``webdataset``."""
     transforms: Path
@@ -97,9 +98,9 @@ class DataSpec:
     std: tuple[float, ...]
     batch_size: int
     digest: str
-    """SHA-256 over samples, labels, splits and the eval transform: the key of calibration tables."""
+    """SHA-256 over samples, labels, splits and eval transform: the key of calibration tables."""
     preprocess: Path | None = None
-    """Serialized DALI graph of the eval transform, encoded bytes in, uint8 HWC out; None without DALI."""
+    """Serialized DALI graph of the eval transform: encoded bytes in, uint8 HWC out."""
     gates: tuple[Gate, ...] = ()
     hops: tuple[Hop, ...] = ()
 
@@ -119,8 +120,8 @@ class DataSpec:
 class ModuleRef:
     """How to build a `torch.nn.Module` again: a dotted factory and its arguments.
 
-    ``factory(**arguments)`` returns the module with the signature uint8 (N, H, W, C) -> float32 (N, classes);
-    normalization is its first layer.
+    ``factory(**arguments)`` returns the module with the signature uint8 (N, H, W, C) -> float32 (N,
+    classes); normalization is its first layer.
     """
 
     factory: str
@@ -130,7 +131,7 @@ class ModuleRef:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainedModel:
-    """What the train stage leaves: weights, how to build the module they fit, and how good it is."""
+    """What the train stage leaves: weights, the module they fit, and how good it is."""
 
     module: ModuleRef
     weights: Path
@@ -141,7 +142,8 @@ class TrainedModel:
     precision: str
     """The AMP precision it was trained in: ``fp32``, ``bf16`` or ``fp16``."""
     predictions: Path | None
-    """npz over the eval split in manifest order: ``logits`` float32 (N, classes), ``targets`` int64 (N,);
+    """npz over the eval split in manifest order: ``logits`` float32 (N, classes), ``targets`` int64
+    (N,);
     taken in fp32: the reference of every later hop. None for an untrained model in a rehearsal."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     gates: tuple[Gate, ...] = ()
@@ -172,14 +174,14 @@ class Variant:
     p99_ms: float | None = None
     images_per_s: float | None = None
     proof: Mapping[str, int] = field(default_factory=dict)
-    """Convolutions and matrix products by type, read from the built graph or engine: ``{"int8": 21}``."""
+    """Convolutions and matrix products by type, as built: ``{"int8": 21}``."""
     accepted: bool = True
     note: str = ""
     """Why it was not accepted, or what could not be measured here."""
     predictions: Path | None = None
-    """npz like `TrainedModel.predictions`, as this variant gave it; None when it cannot run here."""
+    """npz like `TrainedModel.predictions`; None when it cannot run here."""
     manifest: Path | None = None
-    """JSON beside an engine (versions, architectures, opset, profile, source hash), checked before loading."""
+    """JSON beside an engine (versions, architectures, source hash), checked before loading."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -208,7 +210,7 @@ class ExportedModel:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Deployment:
-    """What the deploy stage leaves: a model repository that was verified through a running server."""
+    """What the deploy stage leaves: a model repository, verified through a running server."""
 
     backend: str
     """``triton-embedded``, ``tritonserver`` or ``files``."""

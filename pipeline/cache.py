@@ -1,8 +1,8 @@
 """Fingerprints: what makes a stage's result still valid.
 
-A fingerprint is a flat mapping from a name to a value: the settings, the code of the stage, the content
-of its input artifacts, the device and the seed, and whatever else the stage says matters. Two equal
-fingerprints mean the same result; two different ones can say in words what has changed.
+A fingerprint is a flat mapping from a name to a value: the settings, the code of the stage, the
+content of its input artifacts, the device and the seed, and whatever else the stage says matters.
+Two equal fingerprints mean the same result; two different ones can say in words what has changed.
 """
 
 from __future__ import annotations

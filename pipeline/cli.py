@@ -1,4 +1,4 @@
-"""The command line: ``dlpipe COMMAND ...``; each command's module is imported only when it is called."""
+"""The command line: ``dlpipe COMMAND ...``; a command's module is imported when called."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def build_parser() -> argparse.ArgumentParser:
     """Describe every command."""
     parser = argparse.ArgumentParser(
         prog="dlpipe",
-        description="One YAML file takes a labelled data set to a served, quantized, verified model.",
-        epilog="exit codes: 0 done, 1 a stage failed, 2 wrong configuration, 3 a gate did not hold, "
-        "4 the run folder is in use, 75 stopped by a signal and ready to go on",
+        description="From a labelled data set to a served, quantized, verified model, in one YAML.",
+        epilog="exit codes: 0 done, 1 a stage failed, 2 wrong configuration, 3 a gate did not "
+        "hold, 4 the run folder is in use, 75 stopped by a signal and ready to go on",
     )
     parser.add_argument("--version", action="version", version=f"dlpipe {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

@@ -1,4 +1,5 @@
-"""Config: YAML, then overrides, then a validated chain. Every problem of a file is reported at once.
+"""Config: YAML, then overrides, then a validated chain. Every problem of a file is reported at
+once.
 
     name: quickstart
     device: auto
@@ -8,9 +9,9 @@
       - train:   {model: resnet18, epochs: 8}
       - student: {uses: train, model: resnet10t}     # a stage under another name
 
-Beside a stage's own settings every entry may carry ``uses:`` (the stage behind the name: an installed one
-or a dotted path ``package.module:Class``) and ``inputs:`` (names of earlier entries whose artifacts it takes,
-where more than one would fit).
+Beside a stage's own settings every entry may carry ``uses:`` (the stage behind the name: an
+installed one or a dotted path ``package.module:Class``) and ``inputs:`` (names of earlier entries
+whose artifacts it takes, where more than one would fit).
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class RunSettings(BaseModel):
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seeds every random choice; the same seed gives the same run on the same machine."""
     max_drop: float | None = Field(default=None, ge=0, le=100)
-    """Accuracy budget: percentage points of top-1 that may be lost from the first hop to the last."""
+    """Accuracy budget: points of top-1 that may be lost from the first hop to the last."""
     artifacts_from: str | None = None
     """Folder of another run whose artifacts stand in for stages that are not in this chain."""
 
@@ -181,8 +182,9 @@ def _entry(item: Node, names: dict[str, Node], problems: list[Problem]) -> Stage
     if name in names:
         problems.append(
             place.problem(
-                f"the name {name!r} is taken by the stage in line {names[name].place.line}. Give this "
-                f"one another name and say what it is: `- {name}2: {{uses: {name}, ...}}`.", path
+                f"the name {name!r} is taken by the stage in line {names[name].place.line}. Give "
+                f"this one another name and say what it is: `- {name}2: {{uses: {name}, ...}}`.",
+                path,
             )
         )  # fmt: skip
         return None

@@ -34,7 +34,7 @@ class Context:
     stop: StopFlag = field(default_factory=StopFlag)
     """Poll ``stop.check()`` in every loop: train, eval, warm-up, calibration, build."""
     rehearse: Callable[[TrainedModel], None] = no_rehearsal
-    """Send an untrained model through every later stage; raises what would have failed hours later."""
+    """Send an untrained model through every later stage; raises what would fail then."""
 
     def get(self, kind: type[A]) -> A:
         """Return the artifact of that type.
@@ -46,7 +46,8 @@ class Context:
         if artifact is None:
             have = ", ".join(sorted(t.__name__ for t in self.artifacts)) or "none"
             raise MissingArtifact(
-                f"{kind.__name__} is not there (artifacts at hand: {have}). Run the stage that produces it first."
+                f"{kind.__name__} is not there (artifacts at hand: {have}). "
+                "Run the stage that produces it first."
             )
         assert isinstance(artifact, kind)
         return artifact

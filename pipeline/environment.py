@@ -14,12 +14,16 @@ import pipeline
 from pipeline.device import Device, cuda_device_count
 
 PACKAGES = (
-    "torch", "torchvision", "timm", "numpy", "nvidia-dali-cuda130", "onnx", "onnxscript", "onnxslim",
+    "torch", "torchvision", "timm", "numpy", "nvidia-dali-cuda130", "onnx", "onnxscript",
+    "onnxslim",
     "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "nvidia-pytriton", "tritonclient",
     "pycuda", "scikit-learn", "pydantic",
 )  # fmt: skip
 
-_CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "asimd", "i8mm", "bf16")  # fmt: skip  # noqa: E501
+_CPU_FEATURES = (
+    "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16",
+    "amx_int8", "asimd", "i8mm", "bf16",
+)  # fmt: skip
 
 
 class Hardware(TypedDict):
@@ -90,7 +94,7 @@ def cpu_features() -> list[str]:
 
 
 def git_commit(folder: Path) -> str:
-    """Return the commit of the working directory, with ``+changes`` if it is dirty; empty outside git."""
+    """Return the working directory's commit, ``+changes`` if dirty; empty outside git."""
     try:
         head = _git(folder, "rev-parse", "HEAD")
         return head + ("+changes" if _git(folder, "status", "--porcelain", "-uno") else "")

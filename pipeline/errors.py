@@ -1,16 +1,17 @@
 """The exceptions a user may meet, and the exit code of each.
 
-    DlpipeError                      exit 1
-    ├── ConfigError (ValueError)     exit 2   the YAML or the command line is wrong; lists every problem
-    ├── BackendUnavailable (ImportError)   2   a named backend cannot run here
-    ├── MissingArtifact (LookupError)      2   a stage needs what no earlier stage has left
-    ├── DataError (ValueError)       exit 1   the data set is damaged, empty or not what it says
-    ├── StageFailed (RuntimeError)   exit 1   a stage ended with an error
-    ├── GateFailed                   exit 3   everything ran; a quality gate did not hold
-    ├── RunLocked                    exit 4   another process works in this run folder
-    └── Interrupted                  exit 75  stopped by a signal; the same command goes on from there
+    DlpipeError                          1   anything dlpipe itself reports
+    ├── ConfigError (ValueError)         2   the configuration is wrong; lists every problem
+    ├── BackendUnavailable (ImportError) 2   a named backend cannot run here
+    ├── MissingArtifact (LookupError)    2   a stage needs what no earlier stage has left
+    ├── DataError (ValueError)           1   the data set is damaged, empty or not what it says
+    ├── StageFailed (RuntimeError)       1   a stage ended with an error
+    ├── GateFailed                       3   everything ran; a quality gate did not hold
+    ├── RunLocked                        4   another process works in this run folder
+    └── Interrupted                     75   stopped by a signal; the same command goes on
 
-Messages have four parts in this order: where, what is wrong (with the value), what is allowed, what to do.
+Messages have four parts in this order: where, what is wrong (with the value), what is allowed,
+what to do.
 """
 
 from __future__ import annotations

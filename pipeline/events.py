@@ -26,7 +26,7 @@ class Event:
     """Something that happened: when, in which stage, of what kind, with which figures."""
 
     kind: str
-    """``info``, ``warning``, ``progress``, or a stage's own word: ``epoch``, ``variant``, ``load``."""
+    """``info``, ``warning``, ``progress``, or a stage's own word: ``epoch``, ``variant``."""
     time: float
     """Seconds since the Unix epoch."""
     stage: str

@@ -11,7 +11,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write a file so that a reader, or a crash at any moment, sees the old content or the new, never a part."""
+    """Write a file so that a reader, or a crash, meets the old content or the new."""
     if isinstance(data, str):
         data = data.encode()
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -1,4 +1,4 @@
-"""StopFlag: a signal asks for a stop, loops poll for it, and the stop happens where state is whole."""
+"""StopFlag: a signal asks for a stop, loops poll it, and it happens where state is whole."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class StopFlag:
 
 @contextmanager
 def catch_signals(flag: StopFlag) -> Iterator[None]:
-    """Let the first SIGINT or SIGTERM set the flag; a second one stops at once, by default handling."""
+    """Let the first SIGINT or SIGTERM set the flag; a second one stops at once."""
 
     def handle(number: int, _: FrameType | None) -> None:
         flag.request(signal.Signals(number).name)

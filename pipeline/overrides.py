@@ -92,7 +92,7 @@ def _index(node: Node, key: str, path: str) -> int:
 
 
 def _name(item: Node) -> str:
-    """Return the name of a list item: itself when it is a text, its key when it is a one-key mapping."""
+    """Return a list item's name: itself when a text, its key when a one-key mapping."""
     if isinstance(item.value, str):
         return item.value
     if isinstance(item.value, dict) and len(item.value) == 1:

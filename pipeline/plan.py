@@ -128,7 +128,7 @@ def plan_outside(entry: StageEntry, folder: RunFolder, *, before: bool) -> Step:
 
 
 def input_sources(entry: StageEntry, earlier: Sequence[StageEntry]) -> dict[type, str]:
-    """Return for each required type which earlier stage it comes from: named in `inputs`, or the latest."""
+    """Return where each required type comes from: named in `inputs`, or the latest."""
     sources: dict[type, str] = {}
     for kind in entry.stage.requires:
         makers = [e.name for e in earlier if e.stage.produces is kind]
@@ -180,7 +180,7 @@ def artifact_folder(
         if folder.has_artifact(sources[kind]):
             return found
         raise MissingArtifact(
-            f"{wanted_by}: needs the {kind.__name__} of '{sources[kind]}', which is not in {found}. "
+            f"{wanted_by}: needs the {kind.__name__} of '{sources[kind]}'; it is not in {found}. "
             f"Run `dlpipe run {chain.file} --until {sources[kind]}` first."
         )
     if chain.settings.artifacts_from:

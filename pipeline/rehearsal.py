@@ -1,6 +1,7 @@
 """Rehearsal: the untrained model goes through every later stage before hours are spent on training.
 
-An operator that cannot be exported, a batch axis that froze, a server that does not start: each fails now.
+An operator that cannot be exported, a batch axis that froze, a server that does not start: each
+fails now.
 """
 
 from __future__ import annotations

@@ -37,7 +37,8 @@ class RunFolder:
             probe.unlink()
         except OSError as error:
             raise DlpipeError(
-                f"{self.path}: cannot be written to: {error.strerror}. Choose another place with --runs-dir."
+                f"{self.path}: cannot be written to: {error.strerror}. "
+                "Choose another place with --runs-dir."
             ) from error
 
     def stage(self, name: str) -> Path:
@@ -65,7 +66,7 @@ class RunFolder:
         return None
 
     def begin(self, name: str, parts: Fingerprint) -> Path:
-        """Open the folder a stage works in: that of an interrupted attempt if nothing has changed."""
+        """Open the folder a stage works in: that of an interrupted attempt if nothing changed."""
         partial = self.partial(name)
         if partial.exists() and load_fingerprint(partial) != parts:
             shutil.rmtree(partial)
@@ -75,7 +76,9 @@ class RunFolder:
         return partial
 
     def finish(self, name: str) -> Path:
-        """Make the partial folder the finished one; a crash between leaves the old one or the new one."""
+        """Make the partial folder the finished one; a crash between leaves the old one or the new
+        one.
+        """
         final, old = self.stage(name), self.path / f"{name}.old"
         self.recover(name)
         if final.exists():

@@ -1,6 +1,7 @@
 """Runner: takes a chain through its plan, files what comes out, and leaves a run that can go on.
 
-The first failure stops the chain; artifacts so far are kept, and the same command goes on from there.
+The first failure stops the chain; artifacts so far are kept, and the same command goes on from
+there.
 """
 
 from __future__ import annotations
@@ -124,7 +125,8 @@ class Runner:
             artifact = entry.build().run(context)
             if not isinstance(artifact, entry.stage.produces):
                 raise StageFailed(
-                    f"returned a {type(artifact).__name__}, not the {entry.stage.produces.__name__} it promises"
+                    f"returned a {type(artifact).__name__}, not the "
+                    f"{entry.stage.produces.__name__} it promises"
                 )
             save_artifact(artifact, partial)
             self.folder.finish(entry.name)

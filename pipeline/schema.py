@@ -1,9 +1,10 @@
-"""JSON Schema of the configuration, so that editors complete keys and mark mistakes while typing."""
+"""JSON Schema of the configuration: editors complete keys and mark mistakes while typing."""
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from pipeline.config import RunSettings
@@ -21,10 +22,11 @@ _INPUTS: Schema = {
 def config_schema() -> Schema:
     """Return the schema of a whole file, with every installed stage."""
     stages = {name: load_stage(name).Config for name in sorted(stage_table())}
-    models = [RunSettings, *stages.values()]
-    by_model, document = models_json_schema(
-        [(model, "validation") for model in models], ref_template="#/$defs/{model}"
-    )
+    models: list[type[BaseModel]] = [RunSettings, *stages.values()]
+    wanted: list[tuple[type[BaseModel], Literal["validation"]]] = [
+        (model, "validation") for model in models
+    ]
+    by_model, document = models_json_schema(wanted, ref_template="#/$defs/{model}")
     definitions = document["$defs"]
     entries = []
     for name, model in stages.items():

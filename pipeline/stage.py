@@ -8,8 +8,9 @@
         def __init__(self, config: TrainConfig) -> None: ...
         def run(self, ctx: Context) -> TrainedModel: ...
 
-A stage reads ``ctx``, writes only inside ``ctx.dir``, and returns its artifact; the runner files it. The module of
-a stage is light (it imports its heavy parts inside `run`), so that a configuration can be checked in an instant.
+A stage reads ``ctx``, writes only inside ``ctx.dir``, and returns its artifact; the runner files
+it. The module of a stage is light (it imports its heavy parts inside `run`), so that a
+configuration can be checked in an instant.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ ENTRY_POINT_GROUP = "dlpipe.stages"
 
 
 class StageConfig(BaseModel):
-    """What every stage's configuration has in common: frozen, strict, and closed to unknown keys."""
+    """What every stage's configuration has in common: frozen, strict, no unknown keys."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
@@ -42,7 +43,7 @@ class Stage(Protocol):
     """One link of the chain."""
 
     requires: ClassVar[tuple[type, ...]]
-    produces: ClassVar[type]
+    produces: ClassVar[type[Artifact]]
     Config: ClassVar[type[StageConfig]]
     backends: ClassVar[tuple[Backend, ...]]
     """Every backend the stage can choose from, best first; empty when it has no choice."""
@@ -66,13 +67,13 @@ class Fingerprints(Protocol):
     """A stage whose result depends on more than its configuration and its input artifacts."""
 
     def fingerprint(self, device: Device) -> Mapping[str, str]:
-        """Return what else matters, by name: the data set's state, the versions of vendor packages."""
+        """Return what else matters, by name: the data set's state, vendor versions."""
         ...
 
 
 @runtime_checkable
 class Rehearses(Protocol):
-    """A stage that can run in seconds on an untrained model, before hours are spent on training it."""
+    """A stage that can run in seconds on an untrained model, before training."""
 
     def rehearse(self, ctx: Context) -> Artifact:
         """Do the shortest honest version of `run` on a few samples."""

@@ -1,4 +1,4 @@
-"""Validation: pydantic's errors as problems with a place, the value, what is allowed and the nearest name."""
+"""Validation: pydantic's errors as problems: place, value, what is allowed, near miss."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def problems_of(
 
 
 def find_place(node: Node, keys: Sequence[str]) -> Place:
-    """Return where the value of a path stands, or the closest thing around it that is in the file."""
+    """Return where the value of a path stands, or the closest thing around it in the file."""
     place = node.place
     for key in keys:
         if isinstance(node.value, dict):
@@ -65,7 +65,7 @@ def find_place(node: Node, keys: Sequence[str]) -> Place:
 
 
 def _yaml_keys(loc: tuple[int | str, ...], node: Node) -> list[str]:
-    """Keep of pydantic's location what is in the YAML; it also names union members and validators."""
+    """Keep of pydantic's location what is in the YAML; it also names union members."""
     keys: list[str] = []
     current: Node | None = node
     for position, part in enumerate(loc):
@@ -95,7 +95,8 @@ def _message(
         case "literal_error":
             expected = str(context.get("expected", ""))
             names = [part.strip(" '") for part in expected.replace(" or ", ",").split(",")]
-            return f"{value} is not allowed. Allowed: {expected}.{nearest(value.strip(chr(39)), names)}"
+            near = nearest(value.strip("'"), names)
+            return f"{value} is not allowed. Allowed: {expected}.{near}"
         case "value_error" | "assertion_error":
             return f"{value} is not allowed: {context.get('error', detail['msg'])}"
         case "json_invalid":

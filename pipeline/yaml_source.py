@@ -1,7 +1,7 @@
 """YAML with places: a file becomes plain values that remember their line and column.
 
-Stricter than PyYAML: YAML 1.2 scalars (``yes`` is a string, ``1e-3`` is a float), no duplicate keys,
-no merge keys, no tags that construct objects, and anchors cannot explode.
+Stricter than PyYAML: YAML 1.2 scalars (``yes`` is a string, ``1e-3`` is a float), no duplicate
+keys, no merge keys, no tags that construct objects, and anchors cannot explode.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ def read_yaml(path: Path) -> Node:
     """Read a YAML file.
 
     Raises:
-        ConfigError: it is missing, unreadable, not UTF-8, not YAML, or something this reader refuses.
+        ConfigError: it is missing, unreadable, not UTF-8, not YAML, or something this reader
+        refuses.
     """
     try:
         if path.is_dir():
@@ -134,7 +135,7 @@ def parse_yaml(text: str, *, file: str) -> Node:
 
 @dataclass
 class _Builder:
-    """Turns PyYAML's nodes into ours; counts them, so that aliases cannot multiply without bound."""
+    """Turns PyYAML's nodes into ours; counts them, so that aliases cannot explode."""
 
     file: str
     count: int = 0

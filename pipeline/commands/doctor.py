@@ -44,7 +44,7 @@ def run(_: argparse.Namespace) -> int:
 
 
 def cuda_driver() -> str:
-    """Return the version of the CUDA driver and how many devices it offers, or why there is none."""
+    """Return the CUDA driver's version and how many devices it offers, or why there is none."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -68,5 +68,7 @@ def _backend_table(backends: tuple[Backend, ...], device: Device) -> Table:
 
 
 def _chain_order(name: str) -> tuple[int, str]:
-    """Stages that need little come first: the order in which a chain runs them."""
-    return len(load_stage(name).requires), name
+    """Order stages as a chain runs them: after those whose artifacts they require."""
+    makers = {load_stage(other).produces: other for other in stage_table()}
+    needed = [makers[kind] for kind in load_stage(name).requires if kind in makers]
+    return 1 + max((_chain_order(other)[0] for other in needed), default=0), name

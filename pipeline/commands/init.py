@@ -18,6 +18,7 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(f"{options.path.parent}: is no folder. Make it first.")
     write_atomic(options.path, files("pipeline").joinpath("starter.yaml").read_bytes())
     sys.stdout.write(
-        f"{options.path} is written. Next: dlpipe check {options.path}, then dlpipe run {options.path}\n"
+        f"{options.path} is written. Next: dlpipe check {options.path}, "
+        f"then dlpipe run {options.path}\n"
     )
     return 0

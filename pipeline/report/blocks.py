@@ -1,10 +1,11 @@
 """Blocks: the vocabulary in which a stage describes its part of the report.
 
-A stage composes blocks and leaves them as ``section.json`` in its folder; the renderer knows blocks and no stage.
-So a stage from elsewhere gets its own chapter with charts without a line of HTML.
+A stage composes blocks and leaves them as ``section.json`` in its folder; the renderer knows blocks
+and no stage. So a stage from elsewhere gets its own chapter with charts without a line of HTML.
 
     ctx.write_section(Section(title="Training", blocks=(
-        LineChart(title="Loss", x_label="step", y_label="loss", series=(Series(name="train", x=..., y=...),)),
+        LineChart(title="Loss", x_label="step", y_label="loss", series=(Series(name="train", x=...,
+        y=...),)),
     )))
 """
 
