@@ -1,5 +1,4 @@
-"""Config: YAML, then overrides, then a validated chain. Every problem of a file is reported at
-once.
+"""Config: YAML, then overrides, then a validated chain. Reports every problem at once.
 
     name: quickstart
     device: auto

@@ -1,8 +1,8 @@
 """Store: an artifact as ``artifact.json`` beside its files, relative and checked by content.
 
-save_artifact(artifact, folder)        # folder/artifact.json, with a hash of every file in the
-folder load_artifact(TrainedModel, folder)    # paths absolute again, wherever the folder is now
-changed_files(folder)                  # what is missing or altered since
+    save_artifact(artifact, folder)        # with a hash of every file in the folder
+    load_artifact(TrainedModel, folder)    # paths absolute again, wherever the folder is now
+    changed_files(folder)                  # what is missing or altered since
 """
 
 from __future__ import annotations

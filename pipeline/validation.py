@@ -44,17 +44,18 @@ def problems_of(
         message = _message(detail, model, keys, also_allowed if len(keys) == 1 else ())
         if path + message not in seen:
             seen.add(path + message)
-            problems.append(find_place(node, keys).problem(message, path))
+            unknown_key = detail["type"] == "extra_forbidden"
+            problems.append(find_place(node, keys, of_key=unknown_key).problem(message, path))
     return problems
 
 
-def find_place(node: Node, keys: Sequence[str]) -> Place:
-    """Return where the value of a path stands, or the closest thing around it in the file."""
+def find_place(node: Node, keys: Sequence[str], *, of_key: bool = False) -> Place:
+    """Return where the value (or the key) of a path stands, or the closest thing around it."""
     place = node.place
-    for key in keys:
+    for position, key in enumerate(keys):
         if isinstance(node.value, dict):
             place = node.key_places.get(key, place)
-            if key not in node.value:
+            if key not in node.value or (of_key and position == len(keys) - 1):
                 return place
             node = node.value[key]
             place = node.place

@@ -92,7 +92,8 @@ def read_yaml(path: Path) -> Node:
     try:
         if path.is_dir():
             raise ConfigError(f"{path}: is a folder. Give the path of a YAML file.")
-        data = path.open("rb").read(MAX_BYTES + 1)
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}.{_near_file(path)}") from error
     except ValueError as error:

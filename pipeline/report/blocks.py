@@ -4,8 +4,8 @@ A stage composes blocks and leaves them as ``section.json`` in its folder; the r
 and no stage. So a stage from elsewhere gets its own chapter with charts without a line of HTML.
 
     ctx.write_section(Section(title="Training", blocks=(
-        LineChart(title="Loss", x_label="step", y_label="loss", series=(Series(name="train", x=...,
-        y=...),)),
+        LineChart(title="Loss", x_label="step", y_label="loss",
+                  series=(Series(name="train", x=(1, 2), y=(0.9, 0.4)),)),
     )))
 """
 

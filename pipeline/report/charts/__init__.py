@@ -1,0 +1,1 @@
+"""Charts: small functions that draw SVG, one file a kind."""
