@@ -1,13 +1,25 @@
-"""Prepare: the work of the augment stage, from a data set's name to a `DataSpec` with its data card."""
+"""Prepare: the work of the augment stage, from the name of a data set to its `DataSpec`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
 from pipeline.artifacts import DataSpec, Split
 from pipeline.context import Context
+from pipeline.errors import DataError
 from stages.augment.arrange import choose_shape, choose_splits, choose_transforms, data_digest
+from stages.augment.backends import choose_backend
+from stages.augment.card import make_card
+from stages.augment.chapter import make_section
 from stages.augment.config import AugmentConfig
+from stages.augment.measure import measure_throughput
+from stages.augment.normalization import choose_mean_std
 from stages.augment.opening import open_source
+from stages.augment.preview import write_preview
 from stages.augment.quarantine import set_aside
+from stages.augment.sources import Finding, Source
+from stages.augment.spec import RandomResizedCrop, TransformSpec
 
 TRANSFORMS_FILE = "transforms.json"
 
@@ -19,21 +31,76 @@ def prepare(config: AugmentConfig, ctx: Context) -> DataSpec:
         ctx.events.warning(note)
     findings = source.inspect(ctx)
     usable, damaged = set_aside(source, findings, config.on_error, ctx)
-    seen = [findings[index] for index in usable]
     splits = choose_splits(source.items, findings, usable, config)
-    height, width, channels = shape = choose_shape(config, seen)
-    transforms = choose_transforms(config, seen, height, width)
+    if len(splits["train"]) < config.batch_size:
+        raise DataError(
+            f"{source.name}: batch_size is {config.batch_size} and the train split has "
+            f"{len(splits['train'])} images, not one full batch. Lower batch_size or add images."
+        )
+    spec, reason = _describe(config, source, findings, splits, ctx)
+    mean, std = choose_mean_std(config, spec, source, splits["train"], ctx)
+    spec = replace(spec, mean=mean, std=std)
+    card = make_card(source, findings, splits, num_damaged=len(damaged))
+    card.save(ctx.dir)
+    for warning in card.warnings():
+        ctx.events.warning(warning)
+    throughput = measure_throughput(spec, ctx)
+    ctx.events.emit("loader", backend=spec.backend, images_per_s=round(throughput.images_per_s, 1))
+    section = make_section(
+        spec, card, damaged=damaged, throughput=throughput, preview=write_preview(spec, ctx),
+        transforms=TransformSpec.load(spec.transforms), reason=reason,
+    )  # fmt: skip
+    ctx.write_section(section)
+    return spec
+
+
+def _describe(
+    config: AugmentConfig,
+    source: Source,
+    findings: Sequence[Finding],
+    splits: Mapping[str, Sequence[int]],
+    ctx: Context,
+) -> tuple[DataSpec, str]:
+    """Write manifests and transforms; return the spec without figures, and why its backend."""
+    used = [findings[index] for split in ("train", "eval") for index in splits[split]]
+    height, width, channels = shape = choose_shape(config, used)
+    transforms = choose_transforms(config, used, height, width)
     transforms.save(ctx.dir / TRANSFORMS_FILE)
-    backend = config.backend if config.backend != "auto" else "torchvision"
+    written = {
+        split: Split(manifest=source.write_manifest(split, chosen, ctx.dir), samples=len(chosen))
+        for split, chosen in splits.items()
+    }
+    backend, reason = _backend(config, source, used, shape, transforms, ctx)
+    ctx.events.info(reason)
     spec = DataSpec(
         kind="image", name=source.name, backend=backend, reader=source.reader,
-        transforms=ctx.dir / TRANSFORMS_FILE,
-        splits={
-            split: Split(manifest=source.write_manifest(split, chosen, ctx.dir), samples=len(chosen))
-            for split, chosen in splits.items()
-        },
-        classes=source.classes, height=height, width=width, channels=channels,
-        mean=(0.5,) * channels, std=(0.5,) * channels, batch_size=config.batch_size,
+        transforms=ctx.dir / TRANSFORMS_FILE, splits=written, classes=source.classes,
+        height=height, width=width, channels=channels,
+        mean=(0.0,) * channels, std=(1.0,) * channels, batch_size=config.batch_size,
         digest=data_digest(splits, source.items, findings, shape, transforms),
     )  # fmt: skip
-    return spec
+    return spec, reason
+
+
+def _backend(
+    config: AugmentConfig,
+    source: Source,
+    used: Sequence[Finding],
+    shape: tuple[int, int, int],
+    transforms: TransformSpec,
+    ctx: Context,
+) -> tuple[str, str]:
+    """Choose by what the images typically are."""
+    return choose_backend(
+        config.backend, ctx.device,
+        reader=source.reader,
+        source_size=(_median([f.height for f in used]), _median([f.width for f in used])),
+        target=shape[:2],
+        samples=len(used),
+        crops=any(isinstance(op, RandomResizedCrop) for op in transforms.train),
+        jpeg=2 * sum(f.kind == "JPEG" for f in used) > len(used),
+    )  # fmt: skip
+
+
+def _median(values: Sequence[int]) -> int:
+    return sorted(values)[len(values) // 2]

@@ -107,7 +107,9 @@ def check_image(data: bytes) -> Finding:
         return Finding(sha256=digest, problem=f"has more than {MAX_PIXELS:,} pixels")
     except _DECODE_ERRORS as error:
         return Finding(sha256=digest, problem=f"cannot be decoded: {error}")
-    return Finding(sha256=digest, width=width, height=height, mode=mode, problem=problem)
+    return Finding(
+        sha256=digest, width=width, height=height, mode=mode, kind=kind, problem=problem
+    )
 
 
 def _header_problem(kind: str, mode: str, width: int, height: int) -> str:

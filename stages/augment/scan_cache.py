@@ -14,7 +14,7 @@ from pipeline.files import sha256_text, write_atomic
 
 Stamp = tuple[int, int]
 """Size in bytes and time of change in nanoseconds."""
-_SCANNER = f"1 pillow-{pillow_version}"
+_SCANNER = f"2 pillow-{pillow_version}"
 """Another scanner may judge differently: its findings are not used."""
 
 

@@ -40,6 +40,8 @@ class Finding:
     height: int = 0
     mode: str = ""
     """Pillow's word: ``L``, ``RGB``, ``RGBA``, ..."""
+    kind: str = ""
+    """Pillow's word for the file format: ``JPEG``, ``PNG``, ...; empty for arrays."""
     problem: str = ""
     """Why it cannot be used; empty when it can."""
 
