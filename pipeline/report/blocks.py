@@ -11,13 +11,24 @@ and no stage. So a stage from elsewhere gets its own chapter with charts without
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, PlainSerializer, TypeAdapter
+
+from pipeline.files import write_atomic
 
 Cell = str | int | float | bool | None
+
+
+def _json_number(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
+
+
+# A loss may be NaN, for which JSON has no number: it is written as text, and read back as a number.
+Number = Annotated[float, PlainSerializer(_json_number, when_used="json")]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,11 +64,11 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Series:
-    """One line or set of points."""
+    """One line or set of points; a value that is not finite leaves a gap."""
 
     name: str
-    x: tuple[float, ...]
-    y: tuple[float, ...]
+    x: tuple[Number, ...]
+    y: tuple[Number, ...]
     labels: tuple[str, ...] = ()
     """One per point, shown beside it (scatter) or on hover."""
 
@@ -94,7 +105,7 @@ class BarChart:
 
     title: str
     names: tuple[str, ...]
-    values: tuple[float, ...]
+    values: tuple[Number, ...]
     unit: str = ""
     caption: str = ""
     block: Literal["bar"] = "bar"
@@ -164,7 +175,7 @@ SECTION_FILE = "section.json"
 def save_section(section: Section, folder: Path) -> Path:
     """Write a section as JSON into a stage's folder."""
     path = folder / SECTION_FILE
-    path.write_bytes(_SECTION.dump_json(section, indent=1))
+    write_atomic(path, _SECTION.dump_json(section, indent=1))
     return path
 
 
