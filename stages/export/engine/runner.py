@@ -1,0 +1,153 @@
+"""EngineRunner: batches in, logits out, through one or more slots, over any `Cuda`.
+
+    runner = EngineRunner(cuda, engine.create_execution_context, binding)
+    logits = runner(images)             # numpy (N, H, W, C), any N: through pinned buffers, split, overlapped
+    logits = runner.on_device(tensor)   # a torch CUDA tensor: bound where it lies, nothing is copied
+
+With two slots the copies of one part overlap with the computation of the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from math import ceil
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.export.engine.api import Execution
+from stages.export.engine.cuda import Cuda
+from stages.export.engine.slot import Binding, RunFailed, Slot, execute
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class EngineRunner:
+    """A loaded engine that answers; safe to call from several threads, one at a time."""
+
+    def __init__(
+        self,
+        cuda: Cuda,
+        new_execution: Callable[[], Execution],
+        binding: Binding,
+        *,
+        slots: int = 2,
+        current_stream: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """Open the slots.
+
+        Args:
+            cuda: The device.
+            new_execution: Makes an execution context of the engine; each stream needs its own.
+            binding: Names and shapes of the engine's input and output.
+            slots: How many parts of a large batch are in flight at once.
+            current_stream: The stream that torch queues on, for `on_device`.
+        """
+        self.cuda, self.binding = cuda, binding
+        self._new_execution, self._current_stream = new_execution, current_stream
+        self._lock, self._closed = Lock(), False
+        self._direct: dict[int, Execution] = {}
+        with cuda.active():
+            self._slots = [Slot(cuda, new_execution(), binding) for _ in range(slots)]
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return logits (N, classes) for uint8 images (N, H, W, C).
+
+        Raises:
+            RunFailed: the images are not of the engine's form, or the run failed.
+        """
+        self._check(images.shape, str(images.dtype))
+        logits = np.empty((len(images), *self.binding.output_shape), np.float32)
+        with self._lock, self._open():
+            try:
+                for index, part in enumerate(parts(len(images), self.binding.profile.max)):
+                    slot = self._slots[index % len(self._slots)]
+                    slot.collect()
+                    slot.launch(images[part], logits[part])
+                for slot in self._slots:
+                    slot.collect()
+            except BaseException:
+                # `logits` is about to be freed: nothing may be left in flight that writes to it.
+                for slot in self._slots:
+                    slot.abandon()
+                raise
+        return logits
+
+    def on_device(self, images: Tensor) -> Tensor:
+        """Return logits for a uint8 tensor on this device, without a copy.
+
+        The work is queued on torch's current stream, like any torch operation: no waiting is needed before, and
+        the usual waiting after.
+
+        Raises:
+            RunFailed: the images are not of the engine's form, or the run failed.
+        """
+        import torch
+
+        self._check(tuple(images.shape), str(images.dtype).removeprefix("torch."))
+        images = images.contiguous()
+        logits = torch.empty(
+            (len(images), *self.binding.output_shape), dtype=torch.float32, device=images.device
+        )
+        stream = self._current_stream()
+        with self._lock, self._open():
+            if stream not in self._direct:
+                self._direct[stream] = self._new_execution()
+            for part in parts(len(images), self.binding.profile.max):
+                source, target = images[part], logits[part]
+                missing = self.binding.padded(len(source)) - len(source)
+                if missing:
+                    source = torch.cat((source, source.new_zeros((missing, *source.shape[1:]))))
+                    target = logits.new_empty((len(source), *logits.shape[1:]))
+                execute(
+                    self._direct[stream], self.binding, len(source), stream,
+                    source.data_ptr(), target.data_ptr(),
+                )  # fmt: skip
+                if missing:
+                    logits[part] = target[:-missing]
+        return logits
+
+    def close(self) -> None:
+        """Free everything; doing so twice does nothing."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                with self.cuda.active():
+                    for slot in self._slots:
+                        slot.close()
+                    # Execution contexts go before the CUDA context that they live in.
+                    self._slots.clear()
+                    self._direct.clear()
+                self.cuda.close()
+
+    @contextmanager
+    def _open(self) -> Iterator[None]:
+        """Make the device current for a runner that was not closed."""
+        if self._closed:
+            raise RunFailed("export: this engine's session was closed; open it again.")
+        with self.cuda.active():
+            yield
+
+    def _check(self, shape: tuple[int, ...], dtype: str) -> None:
+        """Refuse what would be read as other pixels than it is."""
+        if shape[1:] != self.binding.input_shape or dtype != "uint8" or not shape[0]:
+            raise RunFailed(
+                f"export: the engine was given {dtype} images of shape {shape}. Allowed: uint8 and "
+                f"(N, {', '.join(map(str, self.binding.input_shape))}) with N of at least 1."
+            )
+
+
+def parts(total: int, largest: int) -> Iterator[slice]:
+    """Split `total` images into the fewest parts of at most `largest`, as even as can be.
+
+    Even parts keep the last one from being a straggler below an engine's smallest batch.
+    """
+    count = ceil(total / largest)
+    edges = [index * total // count for index in range(count + 1)]
+    for start, stop in pairwise(edges):
+        yield slice(start, stop)
