@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-
 CHAIN = """\
 name: toy
 stages:
