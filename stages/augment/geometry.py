@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,14 +41,35 @@ class Placement:
     inner: NDArray[np.int64] | None = None  # (N, 2): height and width the box is shrunk to first
     matrix: NDArray[np.float32] | None = None  # (N, 2, 3): target coordinates -> shrunk box
 
-    def rows(self, keep: NDArray[np.int64]) -> Placement:
-        """Return the placement of some samples only."""
+    def row(self, i: int) -> Placement:
+        """Return the placement of one sample."""
         return Placement(
-            box=self.box[keep],
-            flip=self.flip[keep],
-            inner=None if self.inner is None else self.inner[keep],
-            matrix=None if self.matrix is None else self.matrix[keep],
+            box=self.box[i : i + 1],
+            flip=self.flip[i : i + 1],
+            inner=None if self.inner is None else self.inner[i : i + 1],
+            matrix=None if self.matrix is None else self.matrix[i : i + 1],
         )
+
+    def reach(self, target: tuple[int, int]) -> float:
+        """Return how many source pixels a target pixel spans, at least, along either side."""
+        height, width = (self.box[:, 3] - self.box[:, 1]), (self.box[:, 2] - self.box[:, 0])
+        if self.inner is not None:
+            return float(np.minimum(height / self.inner[:, 0], width / self.inner[:, 1]).min())
+        return float(np.minimum(height / target[0], width / target[1]).min())
+
+    def rescaled(self, full: tuple[int, int], size: tuple[int, int]) -> Placement:
+        """Return the same placement for sources decoded at another size; both are width, height."""
+        if full == size:
+            return self
+        factor = np.array(size) / np.array(full)
+        first = np.minimum(np.round(self.box[:, :2] * factor), np.array(size) - 1)
+        last = np.clip(np.round(self.box[:, 2:] * factor), first + 1, size)
+        return replace(self, box=np.concatenate([first, last], axis=1).astype(np.int64))
+
+    def at_origin(self) -> Placement:
+        """Return the same placement for sources of which only the box was kept."""
+        size = self.box[:, 2:] - self.box[:, :2]
+        return replace(self, box=np.concatenate([np.zeros_like(size), size], axis=1))
 
 
 def place(
@@ -86,11 +107,9 @@ def _apply(
         case RandomResizedCrop():
             corner, size = _draw_crop(operation, canvas, rng)
             return _scale(full / size) @ _shift(-corner), full
-        case Resize(shorter=None):
-            return _scale(full / canvas), full
-        case Resize(shorter=int(shorter)):
-            factor = shorter / canvas.min(axis=1, keepdims=True)
-            after = np.round(canvas * factor)
+        case Resize(shorter=shorter):
+            factor = (shorter or 0) / canvas.min(axis=1, keepdims=True)
+            after = np.round(canvas * factor) if shorter else full
             return _scale(after / canvas), after
         case CenterCrop(size=side):
             after = full if side is None else np.full((n, 2), float(side))
@@ -118,7 +137,9 @@ def _draw_crop(
     """Draw corners and sizes (N, 2), as torchvision does: ten tries, then the largest central part."""
     n = len(canvas)
     area = canvas.prod(axis=1) * rng.uniform(*crop.scale, (_CROP_TRIES, n))
-    ratio = np.exp(rng.uniform(*np.log(crop.ratio), (_CROP_TRIES, n)))
+    ratio = crop.ratio[0] * np.exp(
+        rng.random((_CROP_TRIES, n)) * math.log(crop.ratio[1] / crop.ratio[0])
+    )
     tries = np.maximum(np.round(np.sqrt(np.stack([area * ratio, area / ratio], axis=-1))), 1.0)
     fits = (tries <= canvas).all(axis=-1)  # (tries, N)
     size = tries[fits.argmax(axis=0), np.arange(n)]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pipeline.errors import DataError
 from stages.augment.reader import ArrayReader, FileReader
@@ -31,16 +31,11 @@ class DamagedImage(DataError):
         )
 
 
-def image_size(encoded: bytes) -> tuple[int, int]:
-    """Return height and width from the header, without decoding."""
-    with Image.open(io.BytesIO(encoded)) as image:
-        return image.height, image.width
-
-
 def decode_pil(encoded: bytes, channels: int) -> NDArray[np.uint8]:
     """Decode to (H, W, C) with Pillow, whatever format it knows."""
     with Image.open(io.BytesIO(encoded)) as image:
-        pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+        upright = ImageOps.exif_transpose(image)
+        pixels = np.array(upright.convert("L" if channels == 1 else "RGB"))
     return pixels.reshape(*pixels.shape[:2], channels)
 
 

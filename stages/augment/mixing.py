@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from stages.augment.batch import Mix
 from stages.augment.spec import Cutmix, Mixup
@@ -36,7 +37,7 @@ def _blend(own: torch.Tensor, other: torch.Tensor, share: torch.Tensor) -> torch
 
 
 def _paste(
-    own: torch.Tensor, other: torch.Tensor, weight: np.ndarray, rng: np.random.Generator
+    own: torch.Tensor, other: torch.Tensor, weight: NDArray[np.float32], rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Paste a rectangle of the share 1 - weight; returns the share of own pixels that is left."""
     n, height, width = own.shape[:3]

@@ -9,6 +9,7 @@ Shapes: N samples, H height, W width of the target.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -134,7 +135,7 @@ def _draw_rectangles(
     erase: Erase, plan: Plan, n: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], ...]:
     area = rng.uniform(*erase.area, n) * plan.height * plan.width
-    ratio = np.exp(rng.uniform(*np.log(erase.ratio), n))
+    ratio = erase.ratio[0] * np.exp(rng.random(n) * math.log(erase.ratio[1] / erase.ratio[0]))
     width = np.clip(np.round(np.sqrt(area * ratio)), 1, plan.width)
     height = np.clip(np.round(np.sqrt(area / ratio)), 1, plan.height)
     x = np.floor(rng.random(n) * (plan.width - width + 1))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import tarfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 

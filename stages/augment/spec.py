@@ -394,8 +394,8 @@ def is_random(operation: Operation) -> bool:
             pairs = (a.degrees, a.scale, a.shear)
             return any(low != high for low, high in pairs) or a.translate != (0, 0)
         case ColorJitter() as c:
-            pairs = (c.brightness, c.contrast, c.saturation, c.hue)
-            return any(low != high for low, high in pairs)
+            factors = (c.brightness, c.contrast, c.saturation, c.hue)
+            return any(low != high for low, high in factors)
         case GaussianBlur(sigma=(low, high), p=p):
             return low != high or p not in (0, 1)
         case Decode() | Resize() | CenterCrop() | Normalize():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.backend import Backend
+from pipeline.backend import Backend, select
+from pipeline.device import Device
 
 BACKENDS: tuple[Backend, ...] = (
     Backend(
@@ -33,3 +34,56 @@ BACKENDS: tuple[Backend, ...] = (
         needs=("torch",),
     ),
 )
+
+_TINY_PIXELS = 64
+_HELD_BYTES = 1 << 30
+_SCALED_DECODE_FROM = 2.0
+
+
+def choose_backend(
+    choice: str,
+    device: Device,
+    *,
+    reader: str,
+    source_size: tuple[int, int],
+    target: tuple[int, int],
+    samples: int = 0,
+    crops: bool = False,
+    jpeg: bool = True,
+    where: str = "stages.augment.backend",
+) -> tuple[str, str]:
+    """Resolve ``auto`` by what the data looks like; return the name and, in a sentence, why.
+
+    Args:
+        choice: ``auto``, or the name of a backend, which is only checked.
+        device: where the work would be done.
+        reader: ``folder``, ``array`` or ``webdataset``.
+        source_size: height and width of a typical image of the data set.
+        target: height and width that loaders hand over.
+        samples: images in the data set.
+        crops: whether training cuts out random parts, so that whole photos are not what is needed.
+        jpeg: whether most files are JPEGs.
+        where: the place in the YAML, for messages.
+
+    Raises:
+        BackendUnavailable: the named backend cannot run here.
+    """
+    if choice != "auto":
+        name = select(BACKENDS, choice, device, where=where).backend.name
+        return name, f"backend {name} is named in the configuration"
+    height, width = source_size
+    if reader == "array":
+        return "array", "backend array: the data set is one array, transformed in whole batches"
+    if max(source_size) <= _TINY_PIXELS and samples * height * width * 3 <= _HELD_BYTES:
+        return "array", (
+            f"backend array: images of {width}x{height} fit in memory, and whole batches of "
+            "them are transformed faster than single ones"
+        )
+    excess = min(height / target[0], width / target[1])
+    if device.kind == "cpu" and jpeg and not crops and excess >= _SCALED_DECODE_FROM:
+        return "torchvision", (
+            f"backend torchvision: {width}x{height} photos are {excess:.1f} times the target: it "
+            "decodes JPEGs at a reduced scale, which DALI does not"
+        )
+    selection = select(BACKENDS, "auto", device, where=where)
+    return selection.backend.name, selection.reason
