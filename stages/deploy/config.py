@@ -46,7 +46,9 @@ class DynamicBatchingConfig(StageConfig):
     @model_validator(mode="after")
     def _positive(self) -> DynamicBatchingConfig:
         if any(size < 1 for size in self.preferred_sizes):
-            raise ValueError(f"preferred_sizes {list(self.preferred_sizes)} must all be at least 1.")
+            raise ValueError(
+                f"preferred_sizes {list(self.preferred_sizes)} must all be at least 1."
+            )
         return self
 
 

@@ -4,7 +4,7 @@
 
 It starts the program in a session of its own and waits for whichever comes first: the program ends, or its own
 standard input closes, which also happens when our process is killed outright. Then it stops the program (SIGTERM,
-after GRACE_S SIGKILL), kills what is left of the program's process group (stubs outlive a crashed server) and
+after GRACE_S SIGKILL; SIGKILL at once for 0), kills what is left of the program's process group (stubs outlive a crashed server) and
 removes the shared-memory regions that bear the prefix. Standard library only; nothing of ours is imported.
 """
 
@@ -39,7 +39,7 @@ def wait_for_end(server: subprocess.Popen[bytes]) -> None:
 
 def stop(server: subprocess.Popen[bytes], grace_s: float) -> None:
     """Stop the server and everything that it has started."""
-    if server.poll() is None:
+    if grace_s and server.poll() is None:
         server.terminate()
         deadline = time.monotonic() + grace_s
         while server.poll() is None and time.monotonic() < deadline:

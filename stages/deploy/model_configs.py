@@ -1,7 +1,7 @@
 """The four model configurations of a repository, built as protobuf messages from the real tensor specs.
 
-    encoded bytes -> <name>_preprocess -> pixels -> <name> -> logits -> <name>_postprocess -> labels, scores
-                     \\_________________________ <name>_pipeline ______________________________/
+encoded bytes -> <name>_preprocess -> pixels -> <name> -> logits -> <name>_postprocess -> labels, scores
+                 \\_________________________ <name>_pipeline ______________________________/
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ def preprocess_model(plan: ServingPlan, warmup_bytes: int) -> ModelConfig:
 
 def postprocess_model(plan: ServingPlan) -> ModelConfig:
     """Return the configuration of the postprocess model: logits in, labels and scores out."""
-    config = ModelConfig(name=plan.postprocess_name, backend="python", max_batch_size=plan.max_batch)
+    config = ModelConfig(
+        name=plan.postprocess_name, backend="python", max_batch_size=plan.max_batch
+    )
     _add_input(config, plan.variant.output)
     for output in _answers(plan):
         _add_output(config, output)

@@ -44,7 +44,11 @@ def claim_endpoints(config: PortsConfig) -> Endpoints:
     # All are held at once, so that no two automatic ones are the same.
     held = {
         name: _bind(name, 0 if port == "auto" else port)
-        for name, port in (("http", config.http), ("grpc", config.grpc), ("metrics", config.metrics))
+        for name, port in (
+            ("http", config.http),
+            ("grpc", config.grpc),
+            ("metrics", config.metrics),
+        )
     }
     numbers = {name: held_socket.getsockname()[1] for name, held_socket in held.items()}
     for held_socket in held.values():

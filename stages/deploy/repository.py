@@ -1,10 +1,10 @@
 """The model repository: what Triton serves, as files.
 
-    repository/
-      classifier/              config.pbtxt  labels.txt  canary.npz  1/{model.onnx, model.py}
-      classifier_preprocess/   config.pbtxt  warmup/encoded          1/{model.dali, model.py}
-      classifier_postprocess/  config.pbtxt  labels.txt              1/model.py
-      classifier_pipeline/     config.pbtxt                          1/
+repository/
+  classifier/              config.pbtxt  labels.txt  canary.npz  1/{model.onnx, model.py}
+  classifier_preprocess/   config.pbtxt  warmup/encoded          1/{model.dali, model.py}
+  classifier_postprocess/  config.pbtxt  labels.txt              1/model.py
+  classifier_pipeline/     config.pbtxt                          1/
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MODEL_FILES = Path(__file__).parent / "models"
 
 
 def write_repository(
-    target: Path, plan: ServingPlan, canary: Canary, encoded: bytes | None
+    target: Path, plan: ServingPlan, canary: Canary | None, encoded: bytes | None
 ) -> None:
     """Write and publish the repository of a plan.
 
@@ -42,10 +42,11 @@ def write_repository(
             _write_pipeline(folder, plan, plan.preprocess, encoded)
 
 
-def _write_tensor_model(repository: Path, plan: ServingPlan, canary: Canary) -> None:
+def _write_tensor_model(repository: Path, plan: ServingPlan, canary: Canary | None) -> None:
     version_dir = _add_model(repository, model_configs.tensor_model(plan), plan)
     (version_dir.parent / LABELS_FILE).write_text(labels_text(plan.classes), encoding="utf-8")
-    canary.save(version_dir.parent / CANARY_FILE)
+    if canary is not None:
+        canary.save(version_dir.parent / CANARY_FILE)
     suffix = "plan" if plan.variant.format == "engine" else "onnx"
     shutil.copyfile(plan.variant.path, version_dir / f"model.{suffix}")
     if plan.runtime == "python":
@@ -81,6 +82,11 @@ def _add_model(repository: Path, config: ModelConfig, plan: ServingPlan) -> Path
     return version_dir
 
 
+def label_lines(classes: tuple[str, ...]) -> list[str]:
+    """Return the class names as ``labels.txt`` can hold them: a line break inside a name becomes a space."""
+    return [re.sub(r"[\r\n]+", " ", name) for name in classes]
+
+
 def labels_text(classes: tuple[str, ...]) -> str:
-    """Return one class name a line; a line break inside a name becomes a space."""
-    return "".join(re.sub(r"[\r\n]+", " ", name) + "\n" for name in classes)
+    """Return one class name a line."""
+    return "".join(line + "\n" for line in label_lines(classes))

@@ -1,7 +1,7 @@
 """Server: a Triton that we start, know to be ready, watch, and always stop.
 
-    with Server(program, canary_of, ...) as server:
-        server.endpoints.http
+with Server(program=..., endpoints=..., target=..., log_path=..., start_timeout_s=60) as server:
+    fault = server.fault()
 """
 
 from __future__ import annotations
@@ -25,9 +25,6 @@ from stages.deploy.canary import Canary
 from stages.deploy.client import RequestFailed, open_client
 from stages.deploy.ports import HOST, Endpoints
 
-EXIT_TIMEOUT_S = 5
-"""How long the server itself waits for requests in flight once it is told to stop."""
-_KILL_AFTER_S = EXIT_TIMEOUT_S + 5
 _POLL_S = 0.05
 _ADMIN_APIS = "model-repository,shared-memory,statistics,trace,logging"
 
@@ -52,6 +49,8 @@ class Server:
     target: Target
     log_path: Path
     start_timeout_s: float
+    drain_s: int = 0
+    """How long requests in flight may take once it is told to stop; 0 where they are all ours."""
     stop: StopFlag = field(default_factory=StopFlag)
     started_in_s: float = 0.0
     """Seconds from start to the first right answer."""
@@ -64,7 +63,7 @@ class Server:
     def __enter__(self) -> Self:
         started = time.monotonic()
         self._log = self.log_path.open("wb")
-        guarded = [sys.executable, "-I", "-S", guard.__file__, self.shm_prefix, str(_KILL_AFTER_S)]
+        guarded = [sys.executable, "-I", "-S", guard.__file__, self.shm_prefix, str(self.drain_s)]
         self._guard = subprocess.Popen(
             [*guarded, "--", *self.program.argv, *self._flags()],
             stdin=subprocess.PIPE,
@@ -140,7 +139,7 @@ class Server:
             "--strict-readiness=true",
             "--exit-on-error=true",
             "--log-format=ISO8601",
-            f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
+            f"--exit-timeout-secs={self.drain_s}",
             f"--backend-config=python,shm-region-prefix-name={self.shm_prefix}",
             *self.program.flags,
         ]

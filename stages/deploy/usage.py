@@ -1,0 +1,61 @@
+"""Usage: examples of asking the served models, with their real names and shapes, ready to be copied."""
+
+from __future__ import annotations
+
+from stages.deploy.plan import ServingPlan
+
+_PIPELINE_PYTHON = """\
+# dlpipe serve RUN        starts the server on ports 8000 (HTTP) and 8001 (gRPC)
+import numpy as np
+import tritonclient.http as triton
+
+client = triton.InferenceServerClient("127.0.0.1:8000")
+image = np.fromfile("image.jpg", dtype=np.uint8)[None]  # the encoded bytes, one image a row
+given = triton.InferInput("encoded", image.shape, "UINT8")
+given.set_data_from_numpy(image)
+answer = client.infer("{pipeline}", [given])
+print(answer.as_numpy("labels"), answer.as_numpy("scores"))
+"""
+
+_TENSOR_PYTHON = """\
+# dlpipe serve RUN        starts the server on ports 8000 (HTTP) and 8001 (gRPC)
+import numpy as np
+import tritonclient.http as triton
+
+client = triton.InferenceServerClient("127.0.0.1:8000")
+images = np.zeros({shape}, dtype=np.uint8)  # pixels after the eval transform, not normalized
+given = triton.InferInput("{input}", images.shape, "UINT8")
+given.set_data_from_numpy(images)
+print(client.infer("{model}", [given]).as_numpy("{output}"))
+"""
+
+_PIPELINE_CURL = """\
+curl -sS --data-binary @image.jpg -H 'Inference-Header-Content-Length: 0' \\
+     http://127.0.0.1:8000/v2/models/{pipeline}/infer
+"""
+
+_TENSOR_CURL = """\
+# The whole body is one image: {bytes} bytes of uint8, row by row.
+curl -sS --data-binary @image.raw -H 'Inference-Header-Content-Length: 0' \\
+     http://127.0.0.1:8000/v2/models/{model}/infer
+"""
+
+
+def python_example(plan: ServingPlan) -> str:
+    """Return a client in Python: of the image pipeline where there is one, else of the tensor model."""
+    if plan.preprocess is not None:
+        return _PIPELINE_PYTHON.format(pipeline=plan.pipeline_name)
+    return _TENSOR_PYTHON.format(
+        model=plan.name,
+        shape=(1, *plan.variant.input.shape[1:]),
+        input=plan.variant.input.name,
+        output=plan.variant.output.name,
+    )
+
+
+def curl_example(plan: ServingPlan) -> str:
+    """Return the same question as one command."""
+    if plan.preprocess is not None:
+        return _PIPELINE_CURL.format(pipeline=plan.pipeline_name)
+    height, width, channels = plan.variant.input.shape[1:]
+    return _TENSOR_CURL.format(model=plan.name, bytes=height * width * channels)
