@@ -51,9 +51,13 @@ def column(values: Sequence[float | int | None]) -> list[str]:
     decimals = min(4, max(0, 2 - math.floor(math.log10(max(sizes)))))
     smallest = min(4, max(0, 1 - math.floor(math.log10(min(sizes)))))
     decimals = max(decimals, smallest)
-    while decimals and all(float(f"{v:.{decimals}f}") == float(f"{v:.{decimals - 1}f}") for v in known):
+    while decimals and all(
+        float(f"{v:.{decimals}f}") == float(f"{v:.{decimals - 1}f}") for v in known
+    ):
         decimals -= 1
-    return [grouped(v, decimals) if v is not None and math.isfinite(v) else figure(v) for v in values]
+    return [
+        grouped(v, decimals) if v is not None and math.isfinite(v) else figure(v) for v in values
+    ]
 
 
 def duration(seconds: float | None) -> str:

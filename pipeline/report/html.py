@@ -35,12 +35,12 @@ def escape(text: str) -> Html:
     return Html(_NOT_FOR_READERS.sub("\ufffd", text).translate(_ENTITIES))
 
 
-def element(name: str, /, *children: Child, **attributes: Attribute) -> Html:
+def element(tag: str, /, *children: Child, **attributes: Attribute) -> Html:
     """Return one element; ``class_`` and ``stroke_width`` stand for ``class`` and ``stroke-width``."""
-    opened = name + "".join(_attribute(key, value) for key, value in attributes.items())
-    if name in _EMPTY:
+    opened = tag + "".join(_attribute(key, value) for key, value in attributes.items())
+    if tag in _EMPTY:
         return Html(f"<{opened}>")
-    return Html(f"<{opened}>{fragment(*children)}</{name}>")
+    return Html(f"<{opened}>{fragment(*children)}</{tag}>")
 
 
 def fragment(*children: Child) -> Html:
@@ -72,7 +72,9 @@ def _attribute(key: str, value: Attribute) -> str:
     if value is None or value is False:
         return ""
     name = key.rstrip("_").replace("_", "-")
-    written = name if value is True else coordinate(value) if isinstance(value, float) else str(value)
+    written = (
+        name if value is True else coordinate(value) if isinstance(value, float) else str(value)
+    )
     return f' {name}="{escape(written)}"'
 
 

@@ -38,5 +38,9 @@ def draw_bar(chart: BarChart, width: int = WIDE) -> Html:
             element("text", texts[i], x=start + length + 8, y=y + 14, class_="tick strong"),
         ]  # fmt: skip
         assert value is not None
-    listed = ", ".join(f"{name} {text}" for (name, _), text in list(zip(pairs, texts, strict=True))[:8])
-    return sheet(chart.title, f"{len(chart.names)} bars: {listed}.", width, len(pairs) * ROW_PX + 8, rows)
+    listed = ", ".join(
+        f"{name} {text}" for (name, _), text in list(zip(pairs, texts, strict=True))[:8]
+    )
+    return sheet(
+        chart.title, f"{len(chart.names)} bars: {listed}.", width, len(pairs) * ROW_PX + 8, rows
+    )

@@ -100,7 +100,8 @@ def sheet(title: str, description: str, width: int, height: float, *children: Ch
 def legend(names: Sequence[str]) -> Html:
     """Return the names of the series with their colours; shown where labels do not fit beside them."""
     entries = [
-        element("li", element("i", class_=f"{colour(i)} mark"), name) for i, name in enumerate(names)
+        element("li", element("i", class_=f"{colour(i)} mark"), name)
+        for i, name in enumerate(names)
     ]
     return element("ul", *entries, class_="legend")
 

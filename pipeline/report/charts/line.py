@@ -48,7 +48,10 @@ def draw_line(chart: LineChart, width: int = WIDE) -> Html:
     places = spread(
         [frame.y(end[1]) if end else frame.bottom for end in ends], 15, frame.top, frame.bottom
     )
-    curves = [_curve(i, s.name, path, frame) for i, (s, path) in enumerate(zip(chart.series, paths, strict=True))]
+    curves = [
+        _curve(i, s.name, path, frame)
+        for i, (s, path) in enumerate(zip(chart.series, paths, strict=True))
+    ]
     labels = [
         element("text", name, x=frame.right + 8, y=places[i] + 4, class_=f"{colour(i)} name")
         for i, name in enumerate(names)

@@ -25,7 +25,15 @@ def draw_matrix(chart: Matrix, width: int = WIDE) -> Html:
     upright = any(text_width(name) > square - 4 for name in names)
     top = (max(map(text_width, names), default=0) if upright else 16) + 30
     cells = [
-        _cell(chart, i, j, left + j * square, top + i * square, square, numbered=n <= MOST_NUMBERS and square >= 20)
+        _cell(
+            chart,
+            i,
+            j,
+            left + j * square,
+            top + i * square,
+            square,
+            numbered=n <= MOST_NUMBERS and square >= 20,
+        )
         for i, row in enumerate(rows)
         for j, count in enumerate(row)
         if count
@@ -38,7 +46,11 @@ def draw_matrix(chart: Matrix, width: int = WIDE) -> Html:
         x, y = left + middle, top - 8
         turned = {"transform": f"rotate(-90 {x + 4:.1f} {y:.1f})"} if upright else {}
         place = "start" if upright else "middle"
-        heads.append(element("text", name, x=x + (4 if upright else 0), y=y, class_=f"tick {place}", **turned))
+        heads.append(
+            element(
+                "text", name, x=x + (4 if upright else 0), y=y, class_=f"tick {place}", **turned
+            )
+        )
     middle = top + size / 2
     frame = (
         element("rect", x=left, y=top, width=size, height=size, class_="board"),
@@ -52,7 +64,9 @@ def draw_matrix(chart: Matrix, width: int = WIDE) -> Html:
     return sheet(chart.title, description, width, top + size + 6, frame, cells, heads)
 
 
-def _cell(chart: Matrix, i: int, j: int, x: float, y: float, square: float, *, numbered: bool) -> Html:
+def _cell(
+    chart: Matrix, i: int, j: int, x: float, y: float, square: float, *, numbered: bool
+) -> Html:
     count, total = chart.values[i][j], sum(chart.values[i])
     share = count / total if total else 0.0
     # The square root keeps single mistakes visible beside hundreds of right answers.
@@ -66,5 +80,7 @@ def _cell(chart: Matrix, i: int, j: int, x: float, y: float, square: float, *, n
     ink = "number over" if shade > 0.62 else "number"
     label = str(count)
     fits = numbered and text_width(label) <= square - 2
-    number = element("text", label, x=x + square / 2, y=y + square / 2 + 4, class_=ink) if fits else None
+    number = (
+        element("text", label, x=x + square / 2, y=y + square / 2 + 4, class_=ink) if fits else None
+    )
     return element("g", mark, number)

@@ -87,9 +87,7 @@ def tick_labels(ticks: tuple[float, ...]) -> tuple[str, ...]:
         return tuple(figure(tick, 3) for tick in ticks)
     for factor, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if size >= 10 * factor:
-            return tuple(
-                figure(t / factor, 6) + (suffix if t else "") for t in ticks
-            )
+            return tuple(figure(t / factor, 6) + (suffix if t else "") for t in ticks)
     step = ticks[1] - ticks[0] if len(ticks) > 1 else size or 1.0
     decimals = next((d for d in range(9) if abs(round(step, d) - step) < step * 1e-6), 9)
     return tuple(grouped(tick, decimals) for tick in ticks)

@@ -91,7 +91,12 @@ def _shape(index: int, x: float, y: float) -> str:
         r = 5.5
         return f"M{coordinate(x - r)} {coordinate(y)}a{r} {r} 0 1 0 {2 * r} 0a{r} {r} 0 1 0 {-2 * r} 0z"
     corners, turn = ((4, pi / 4), (3, -pi / 2), (4, 0.0), (5, -pi / 2), (6, 0.0))[index % 6 - 1]
-    return _polygon([(x + 7 * cos(turn + 2 * pi * i / corners), y + 7 * sin(turn + 2 * pi * i / corners)) for i in range(corners)])
+    return _polygon(
+        [
+            (x + 7 * cos(turn + 2 * pi * i / corners), y + 7 * sin(turn + 2 * pi * i / corners))
+            for i in range(corners)
+        ]
+    )
 
 
 def _polygon(corners: Sequence[tuple[float, float]]) -> str:

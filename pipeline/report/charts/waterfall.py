@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from pipeline.artifacts import Hop
-from pipeline.report.charts.frame import WIDE, shortened, sheet, text_width
+from pipeline.report.charts.frame import WIDE, sheet, shortened, text_width
 from pipeline.report.charts.scale import linear
 from pipeline.report.figures import grouped, signed
 from pipeline.report.html import Html, element, fragment
@@ -29,7 +29,9 @@ def draw_waterfall(hops: Sequence[Hop], width: int = WIDE) -> Html:
     low, high = min(points), max(points)
     margin = max((high - low) * 0.12, 0.05)
     count = 6 if wide else 3
-    scale = replace(linear([low - margin, high + margin], tight=True, count=count), start=left, end=right)
+    scale = replace(
+        linear([low - margin, high + margin], tight=True, count=count), start=left, end=right
+    )
     bottom = len(hops) * ROW_PX + 26
     grid = [
         fragment(
@@ -44,7 +46,15 @@ def draw_waterfall(hops: Sequence[Hop], width: int = WIDE) -> Html:
         before = scale(points[i - 1]) if i else left
         after = scale(points[i])
         lost = losses[i] > LEAST_POINTS
-        kind = "base" if i == 0 else "loss" if lost else "gain" if losses[i] < -LEAST_POINTS else "same"
+        kind = (
+            "base"
+            if i == 0
+            else "loss"
+            if lost
+            else "gain"
+            if losses[i] < -LEAST_POINTS
+            else "same"
+        )
         worse = " worst" if lost and i == worst else ""
         told = f"{hop.name}: {points[i]:.2f} % over {hop.samples} samples"
         delta = "" if i == 0 else signed(-losses[i]) if kind != "same" else "0.00"
@@ -64,7 +74,9 @@ def draw_waterfall(hops: Sequence[Hop], width: int = WIDE) -> Html:
 def told_loss(hops: Sequence[Hop]) -> str:
     """Return in a sentence what the hops cost together, and which of them costs most."""
     if len(hops) < 2:
-        return "Only one measurement: nothing to compare it with." if hops else "Nothing was measured."
+        return (
+            "Only one measurement: nothing to compare it with." if hops else "Nothing was measured."
+        )
     losses = [100 * (a.top1 - b.top1) for a, b in pairwise(hops)]
     total = 100 * (hops[0].top1 - hops[-1].top1)
     ends = f"From {hops[0].name} ({100 * hops[0].top1:.2f} %) to {hops[-1].name} ({100 * hops[-1].top1:.2f} %)"
