@@ -185,7 +185,7 @@ def test_a_run_folder_in_use_says_by_whom(run: Run, folder: RunFolder) -> None:
 
 
 def test_problems_are_found_before_anything_runs(run: Run, folder: RunFolder) -> None:
-    with pytest.raises(ConfigError, match=r"toy\.yaml.*stages\.write\.style: 'bad' is no style"):
+    with pytest.raises(ConfigError, match=r"command line: stages\.write\.style: 'bad' is no"):
         run("stages.write.style=bad")
     with pytest.raises(
         ConfigError, match=r"backend: 'pen' needs the package .* pip install 'dlpipe\[pen\]'"
