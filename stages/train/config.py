@@ -1,0 +1,153 @@
+"""TrainConfig: what the YAML may say under ``train:``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from pipeline.stage import StageConfig
+
+Option = str | int | float | bool
+
+
+class OptimizerConfig(StageConfig):
+    """Which optimizer, and how fast it goes."""
+
+    name: str = "adamw"
+    """Any optimizer of timm: ``sgd`` (Nesterov), ``momentum``, ``adamw``, ``lamb``, ``lion``, ``muon``..."""
+    lr: float = Field(default=1e-3, gt=0)
+    """Peak learning rate; the schedule scales it."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """Applied to matrices and kernels, not to biases and norms."""
+    momentum: float | None = Field(default=None, ge=0, lt=1)
+    """For optimizers that have a momentum; timm's default (0.9) when left out."""
+    betas: list[Annotated[float, Field(ge=0, lt=1)]] | None = Field(
+        default=None, min_length=2, max_length=3
+    )
+    """For the Adam family; the optimizer's own default when left out."""
+
+
+class ScheduleConfig(StageConfig):
+    """How the learning rate moves over the run; stepped at every optimizer step."""
+
+    name: Literal["cosine", "onecycle", "step", "poly", "constant"] = "cosine"
+    """Shape after the warm-up; ``onecycle`` climbs in a line, then falls in a line to ``min_lr``."""
+    warmup_epochs: float = Field(default=1, ge=0)
+    """Epochs of linear climb at the start; may be a fraction."""
+    min_lr: float = Field(default=0.0, ge=0)
+    """Learning rate at the end of ``cosine``, ``onecycle`` and ``poly``."""
+    decay_epochs: float = Field(default=30, gt=0)
+    """``step`` only: epochs between two cuts."""
+    decay_rate: float = Field(default=0.1, gt=0)
+    """``step``: factor of a cut. ``poly``: the power."""
+
+
+class EmaConfig(StageConfig):
+    """A moving average of the weights, evaluated beside the model itself."""
+
+    decay: float = Field(default=0.999, gt=0, lt=1)
+    """Share of the old average kept at each step, once warmed up."""
+    warmup: bool = True
+    """Start with a short memory that grows to `decay`; without it short runs average noise."""
+
+
+class TargetConfig(StageConfig):
+    """The accuracy at which training is done; also a gate of the run."""
+
+    top1: float = Field(gt=0, le=1)
+    """Share of the eval split answered correctly, 0 to 1."""
+
+
+class CheckpointConfig(StageConfig):
+    """When to save everything that an exact resume needs."""
+
+    every_steps: int | None = Field(default=None, ge=1)
+    """Save after this many steps; None: by time only."""
+    every_seconds: float = Field(default=300, gt=0)
+    """Save when this much time has passed since the last save."""
+    keep: int = Field(default=2, ge=1)
+    """How many to keep; a damaged newest one falls back to the one before."""
+
+
+class GuardConfig(StageConfig):
+    """What happens when the loss or a gradient is NaN or infinite."""
+
+    on_nonfinite: Literal["stop", "rollback"] = "stop"
+    """``stop`` the run, or go back to the last good checkpoint with a lower learning rate."""
+    tolerate: int = Field(default=0, ge=0)
+    """Bad steps in a row that are skipped (weights untouched) before the policy acts."""
+    check_every: int = Field(default=10, ge=1)
+    """Steps between two looks at the device's counters; a bad step never changes weights before the look."""
+    lr_factor: float = Field(default=0.5, gt=0, lt=1)
+    """``rollback`` only: what each rollback multiplies the learning rate by."""
+    max_rollbacks: int = Field(default=3, ge=1)
+    """``rollback`` only: give up after this many."""
+
+
+class TrainConfig(StageConfig):
+    """Everything about training that the YAML can say."""
+
+    model: str = "resnet18"
+    """A timm model by name, or your own factory as ``package.module:function``."""
+    model_options: dict[str, Option] = Field(default_factory=dict)
+    """Passed to the factory as keyword arguments, for instance ``{drop_path_rate: 0.1}``."""
+    small_input: Literal["auto"] | bool = "auto"
+    """Replace a ResNet's 7x7/2 stem and max-pool by one 3x3/1 convolution; ``auto``: for images up to 64 px without
+    pretrained weights. Keeps detail at 4 to 16 times the computation."""
+    pretrained: str | Literal[False] = False
+    """A safetensors file to start from (timm's names or a `model.safetensors` of ours); nothing is downloaded."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Forward and backward precision; ``auto`` takes bf16 where the hardware has units for it."""
+    epochs: int = Field(default=10, ge=1, le=100_000)
+    """Passes over the training split, unless the target or `max_time` comes first."""
+    max_time: float | None = Field(default=None, gt=0)
+    """Seconds of training after which to stop at the next step; counted over resumed runs."""
+    target: TargetConfig | None = None
+    """Stop as soon as this is reached, for instance ``{top1: 0.97}``; a gate as well."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """Which optimizer."""
+    schedule: ScheduleConfig = ScheduleConfig()
+    """How the learning rate moves."""
+    ema: EmaConfig | Literal[False] = EmaConfig()
+    """A moving average of the weights; ``off`` for none."""
+    weights: Literal["best", "last", "ema"] = "best"
+    """What is exported: the ``best`` of model and average over all epochs, the ``last`` step's, or its ``ema``."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of each label that is spread over all classes."""
+    grad_clip: float | None = Field(default=None, gt=0)
+    """Largest norm of the whole gradient; longer ones are scaled down."""
+    eval_every: int = Field(default=1, ge=1)
+    """Epochs between two evaluations; the last epoch is always evaluated."""
+    eval_batch_size: int | None = Field(default=None, ge=1)
+    """Defaults to the training batch size."""
+    channels_last: Literal["auto"] | bool = "auto"
+    """Memory layout; ``auto``: channels last for networks with 2-D convolutions."""
+    compile: bool = False
+    """torch.compile; pays on GPUs, gained nothing on CPUs."""
+    deterministic: bool = True
+    """Deterministic kernels: needed for bit-equal resume. On CUDA an operator that has none only warns."""
+    threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
+    """CPU threads of torch; ``auto`` leaves torch's choice. Part of what makes a run bit-equal."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """When to save."""
+    guard: GuardConfig = GuardConfig()
+    """NaN and Inf."""
+    rehearsal: bool = True
+    """Send the untrained model through all later stages before the first epoch."""
+    tensorboard: bool = True
+    """Write TensorBoard files when the package is installed."""
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        if self.weights == "ema" and self.ema is False:
+            raise ValueError(
+                "weights: 'ema' needs the moving average, and ema is off. Set ema: {decay: 0.999}, "
+                "or use weights: 'best' or 'last'."
+            )
+        if self.schedule.warmup_epochs > self.epochs:
+            raise ValueError(
+                f"schedule.warmup_epochs: {self.schedule.warmup_epochs:g} is longer than the run "
+                f"({self.epochs} epochs). Lower it, or raise epochs."
+            )
+        return self

@@ -1,0 +1,115 @@
+"""Factory: builds the network that a `ModuleRef` names; the export stage calls it again by its dotted path."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+
+import timm
+import torch
+from torch import nn
+
+from pipeline.errors import ConfigError
+from stages.train.models.classifier import ImageClassifier
+from stages.train.models.names import model_problem
+from stages.train.models.stem import has_large_stem, shrink_stem
+
+Option = str | int | float | bool
+FACTORY = "stages.train.models.factory:build_model"
+
+
+def build_model(
+    name: str,
+    *,
+    classes: int,
+    height: int,
+    width: int,
+    channels: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    small_input: bool = False,
+    **options: Option,
+) -> ImageClassifier:
+    """Build a network by timm's name or by a dotted path, with fresh random weights.
+
+    Raises:
+        ConfigError: there is no such model, or it does not take these options or this image size.
+    """
+    problem = model_problem(name)
+    if problem:
+        raise ConfigError(f"stages.train.model: {problem}")
+    sizes = {"classes": classes, "height": height, "width": width, "channels": channels}
+    body = _own_body(name, sizes, options) if ":" in name else _timm_body(name, sizes, options)
+    if small_input:
+        if not has_large_stem(body):
+            raise ConfigError(
+                f"stages.train.small_input: '{name}' has no 7x7/2 stem to replace. Use small_input: auto."
+            )
+        shrink_stem(body)
+    model = ImageClassifier(body, mean, std)
+    _try_one_batch(model, name, sizes)
+    return model
+
+
+def _timm_body(name: str, sizes: Mapping[str, int], options: Mapping[str, Option]) -> nn.Module:
+    shape: dict[str, tuple[int, int]] = {}
+    pretrained_cfg = timm.models.get_pretrained_cfg(name)
+    if pretrained_cfg is not None and pretrained_cfg.fixed_input_size:
+        shape["img_size"] = (sizes["height"], sizes["width"])
+    try:
+        body: nn.Module = timm.create_model(
+            name, in_chans=sizes["channels"], num_classes=sizes["classes"], **shape, **options
+        )
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        raise ConfigError(_does_not_fit(name, sizes, options, error)) from error
+    return body
+
+
+def _own_body(name: str, sizes: Mapping[str, int], options: Mapping[str, Option]) -> nn.Module:
+    module, _, function = name.partition(":")
+    factory: Callable[..., nn.Module] | None = getattr(import_module(module), function, None)
+    if factory is None:
+        raise ConfigError(f"stages.train.model: the module '{module}' has no '{function}'.")
+    taken = inspect.signature(factory).parameters
+    takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in taken.values())
+    wanted = {key: value for key, value in sizes.items() if takes_all or key in taken}
+    try:
+        body = factory(**wanted, **options)
+    except TypeError as error:
+        raise ConfigError(_does_not_fit(name, sizes, options, error)) from error
+    if not isinstance(body, nn.Module):
+        raise ConfigError(
+            f"stages.train.model: '{name}' returned a {type(body).__name__}; it must return a torch.nn.Module "
+            "that maps float (N, C, H, W) to logits (N, classes)."
+        )
+    return body
+
+
+def _try_one_batch(model: ImageClassifier, name: str, sizes: Mapping[str, int]) -> None:
+    """Run two black images through, so that a wrong size fails here and not after the data was opened."""
+    shape = (2, sizes["height"], sizes["width"], sizes["channels"])
+    was_training = model.training
+    try:
+        with torch.no_grad():
+            logits = model.eval()(torch.zeros(shape, dtype=torch.uint8))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ConfigError(_does_not_fit(name, sizes, {}, error)) from error
+    model.train(was_training)
+    if tuple(logits.shape) != (2, sizes["classes"]):
+        raise ConfigError(
+            f"stages.train.model: '{name}' gives an output of shape {tuple(logits.shape)} for 2 images; "
+            f"it must be (2, {sizes['classes']}): one logit a class."
+        )
+
+
+def _does_not_fit(
+    name: str, sizes: Mapping[str, int], options: Mapping[str, Option], error: Exception
+) -> str:
+    images = f"{sizes['width']}x{sizes['height']} images with {sizes['channels']} channel(s)"
+    said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    with_options = f" and model_options {dict(options)}" if options else ""
+    return (
+        f"stages.train.model: '{name}' cannot be built for {images}{with_options}: {said}. "
+        "Change augment.size, model_options, or the model."
+    )

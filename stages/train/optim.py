@@ -1,0 +1,64 @@
+"""Optimizer: built by timm's name, fused where the kernel exists."""
+
+from __future__ import annotations
+
+import inspect
+
+import timm.optim
+import torch
+from torch import nn
+
+from pipeline.errors import ConfigError, nearest
+from stages.train.config import OptimizerConfig
+
+
+def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Build the optimizer; weight decay leaves biases and norms alone.
+
+    Raises:
+        ConfigError: timm knows no such optimizer, it is not installed, or it does not take one of the settings.
+    """
+    names = timm.optim.list_optimizers()
+    if config.name not in names:
+        raise ConfigError(
+            f"stages.train.optimizer.name: '{config.name}' is no optimizer of timm. "
+            f"Allowed: {', '.join(names)}.{nearest(config.name, names)}"
+        )
+    takes = _parameters_of(config.name)
+    settings: dict[str, float | tuple[float, ...] | bool] = {}
+    if config.betas is not None:
+        _require("betas", config.name, takes)
+        settings["betas"] = tuple(config.betas)
+    if config.momentum is not None:
+        _require("momentum", config.name, takes)
+        settings["momentum"] = config.momentum
+    if "fused" in takes:
+        settings["fused"] = True
+    optimizer: torch.optim.Optimizer = timm.optim.create_optimizer_v2(
+        module, config.name, lr=config.lr, weight_decay=config.weight_decay, **settings
+    )
+    return optimizer
+
+
+def skips_by_itself(optimizer: torch.optim.Optimizer) -> bool:
+    """Tell whether the optimizer's kernel leaves everything alone when ``found_inf`` is set."""
+    return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+
+
+def _parameters_of(name: str) -> frozenset[str]:
+    try:
+        kind = timm.optim.get_optimizer_class(name, bind_defaults=False)
+        return frozenset(inspect.signature(kind).parameters)
+    except (ImportError, AssertionError) as error:
+        raise ConfigError(
+            f"stages.train.optimizer.name: '{name}' cannot be used here: {error}. "
+            "Install its package, or use 'adamw' or 'sgd'."
+        ) from error
+
+
+def _require(setting: str, name: str, takes: frozenset[str]) -> None:
+    if setting not in takes:
+        raise ConfigError(
+            f"stages.train.optimizer.{setting}: '{name}' has no {setting}. Remove it, or use an optimizer "
+            f"that has ({'sgd' if setting == 'momentum' else 'adamw'})."
+        )

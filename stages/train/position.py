@@ -1,0 +1,68 @@
+"""Position: how far training has come, as plain numbers that go into every checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TypeAlias
+
+Plain: TypeAlias = "str | int | float | bool | None | list[Plain] | dict[str, Plain]"
+
+
+@dataclass(kw_only=True)
+class Epoch:
+    """One row of the history: what was measured when an epoch was over."""
+
+    epoch: int
+    """Counted from 1."""
+    step: int
+    loss: float
+    """Mean training loss over the epoch."""
+    lr: float
+    top1: float | None = None
+    """Of the model on the eval split; None when this epoch was not evaluated."""
+    eval_loss: float | None = None
+    ema_top1: float | None = None
+    ema_loss: float | None = None
+    images_per_s: float = 0.0
+    """0 when the epoch was resumed in its middle."""
+
+
+@dataclass(kw_only=True)
+class Position:
+    """How far training has come."""
+
+    epoch: int = 0
+    """Epochs that are over."""
+    batch: int = 0
+    """Batches learned in the epoch that is not over."""
+    train_s: float = 0.0
+    """Seconds spent in training steps."""
+    wait_s: float = 0.0
+    """Seconds of those spent waiting for the loader."""
+    images: int = 0
+    """Images learned in those seconds."""
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    """(step, mean training loss since the point before)."""
+    curve_sum: float = 0.0
+    """The epoch's sum of losses at the last point of the curve."""
+    curve_samples: int = 0
+    """The epoch's samples at that point."""
+    history: list[Epoch] = field(default_factory=list)
+    finished: str = ""
+    """Why training is over (``target``, ``epochs``, ``max_time``); empty while it goes on."""
+    best_top1: float = -1.0
+    best_loss: float = float("inf")
+    best_name: str = ""
+    """Where the best weights come from: ``epoch 3`` or ``EMA at epoch 3``."""
+
+    def state_dict(self) -> dict[str, Plain]:
+        """Return everything as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Plain]) -> Position:
+        """Build it again from plain values."""
+        position = cls(**state)  # type: ignore[arg-type]
+        position.curve = [(int(step), float(loss)) for step, loss in position.curve]
+        position.history = [Epoch(**row) for row in position.history]  # type: ignore[arg-type]
+        return position

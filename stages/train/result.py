@@ -1,0 +1,115 @@
+"""Result: what is left when training is over: weights, predictions, gates, hops, metrics, chapter."""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import replace
+
+import torch
+
+from pipeline.artifacts import Gate, Hop, TrainedModel
+from pipeline.device import Device
+from stages.train.amp_check import AmpCheck
+from stages.train.chapter import Outcome, write_chapter
+from stages.train.checkpoint import Tensors, save_weights
+from stages.train.evaluate import Evaluation, evaluate
+from stages.train.loop import Loop
+from stages.train.precision import FP32
+
+
+def finish(draft: TrainedModel, loop: Loop, check: AmpCheck | None) -> TrainedModel:
+    """Measure the chosen weights in fp32 and in the training precision, and write everything down."""
+    learner, ctx, position = loop.learner, loop.ctx, loop.position
+    weights, source = choose_weights(loop)
+    learner.module.load_state_dict(weights)
+    reference = evaluate(learner.module, loop.eval_loader, FP32, ctx, "eval fp32")
+    hops = [_hop("fp32", reference)]
+    if learner.precision.name != "fp32":
+        amp = evaluate(
+            learner.module,
+            loop.eval_loader,
+            learner.precision,
+            ctx,
+            f"eval {learner.precision.name}",
+        )
+        hops.append(_hop(learner.precision.name, amp))
+
+    save_weights(weights, draft.weights)
+    predictions = ctx.dir / "predictions.npz"
+    reference.save(predictions)
+    metrics = {
+        "top1": reference.top1,
+        "loss": reference.loss,
+        "epochs": float(position.epoch),
+        "steps": float(learner.num_steps),
+        "images_per_s": position.images / max(position.train_s, 1e-9),
+        "train_s": position.train_s,
+        "input_stall": position.wait_s / max(position.train_s, 1e-9),
+        "peak_memory_mb": peak_memory_mb(ctx.device),
+        "parameters": float(sum(p.numel() for p in learner.module.parameters())),
+    }
+    if check is not None:
+        metrics["amp_difference"] = check.difference
+    trained = replace(
+        draft,
+        predictions=predictions,
+        metrics=metrics,
+        gates=gates(loop, reference, weights),
+        hops=tuple(hops),
+    )
+    write_chapter(loop, Outcome(trained=trained, reference=reference, source=source, check=check))
+    return trained
+
+
+def choose_weights(loop: Loop) -> tuple[Tensors, str]:
+    """Return the weights that the configuration asks for, and where they come from."""
+    learner = loop.learner
+    if loop.best:
+        return loop.best, loop.position.best_name
+    if loop.config.weights == "ema" and learner.ema is not None:
+        return dict(learner.ema.module.state_dict()), f"EMA at step {learner.num_steps}"
+    return dict(learner.module.state_dict()), f"step {learner.num_steps}"
+
+
+def gates(loop: Loop, reference: Evaluation, weights: Tensors) -> tuple[Gate, ...]:
+    """Judge the result: everything finite, and the target reached if there is one."""
+    broken = sum(int((~t.isfinite()).sum()) for t in weights.values() if t.is_floating_point())
+    broken += int((~reference.logits.isfinite()).sum())
+    finite = Gate(
+        name="finite",
+        passed=broken == 0,
+        value=float(broken),
+        limit=0.0,
+        unit="values",
+        message="Weights and logits are finite."
+        if broken == 0
+        else f"{broken} weights or logits are NaN or infinite. Lower optimizer.lr or set grad_clip.",
+    )
+    target = loop.config.target
+    if target is None:
+        return (finite,)
+    reached = reference.top1 >= target.top1
+    ended = {"epochs": f"{loop.position.epoch} epochs", "max_time": "max_time"}
+    advice = f" Training ended by {ended.get(loop.position.finished, 'the target')}; raise it, or change the recipe."
+    return (
+        Gate(
+            name="target top1",
+            passed=reached,
+            value=reference.top1,
+            limit=target.top1,
+            message=f"fp32 top-1 {reference.top1:.2%} on {len(reference.targets)} samples, target {target.top1:.2%}."
+            + ("" if reached else advice),
+        ),
+        finite,
+    )
+
+
+def peak_memory_mb(device: Device) -> float:
+    """Return the most memory held at once: of the device on CUDA, of the process on a CPU."""
+    if device.is_cuda:
+        return torch.cuda.max_memory_allocated(device.index) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts KiB
+
+
+def _hop(name: str, evaluation: Evaluation) -> Hop:
+    return Hop(name=name, top1=evaluation.top1, samples=len(evaluation.targets))

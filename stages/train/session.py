@@ -1,0 +1,147 @@
+"""Session: the train stage from data to artifact. Build, rehearse, check, fit, measure, file."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from dataclasses import replace
+
+import torch
+
+from pipeline.artifacts import DataSpec, TrainedModel
+from pipeline.backend import is_installed
+from pipeline.context import Context
+from pipeline.files import sha256_file, sha256_text
+from stages.augment.loader import Loader, SplitName, open_loader
+from stages.train.amp_check import AmpCheck, check_amp
+from stages.train.checkpoint import CheckpointFolder, save_weights
+from stages.train.config import TrainConfig
+from stages.train.learner import Learner, build_learner
+from stages.train.loop import Board, Loop
+from stages.train.models.classifier import ImageClassifier
+from stages.train.network import build_network
+from stages.train.precision import resolve_precision
+from stages.train.reproducible import arithmetic, random_state_kept, reproducible
+from stages.train.result import finish
+
+# Settings that leave the weights as they are: changing them does not make a checkpoint worthless.
+_NOT_IN_KEY = {"rehearsal", "tensorboard", "checkpoint", "max_time"}
+
+
+def train(config: TrainConfig, ctx: Context) -> TrainedModel:
+    """Train a classifier on the data at hand and leave its weights, predictions and chapter.
+
+    Raises:
+        ConfigError: model, optimizer or batch size do not fit together or the data.
+        Interrupted: a stop was asked for; the same call goes on from there.
+        StageFailed: the loss was not finite and the policy says stop.
+    """
+    spec = ctx.get(DataSpec)
+    precision = resolve_precision(config.precision, ctx.device)
+    ctx.events.info(f"precision {precision.name}: {precision.reason}")
+    if precision.warning:
+        ctx.events.warning(precision.warning)
+    threads = 0 if config.threads == "auto" else config.threads
+    with reproducible(
+        ctx.device, seed=ctx.seed, deterministic=config.deterministic, threads=threads
+    ):
+        module, ref = build_network(config, spec, ctx.events)
+        draft = TrainedModel(
+            module=ref,
+            weights=ctx.dir / "model.safetensors",
+            input=spec.input,
+            output=spec.output,
+            classes=spec.classes,
+            precision=precision.name,
+            predictions=None,
+        )
+        checkpoints = CheckpointFolder(
+            folder=ctx.dir / "checkpoints",
+            key=run_key(config, spec, ctx),
+            keep=config.checkpoint.keep,
+            events=ctx.events,
+        )
+        if config.rehearsal and not checkpoints.paths():
+            rehearse(module, draft, ctx)
+        with (
+            closing(_open(spec, "train", spec.batch_size, ctx)) as train_loader,
+            closing(
+                _open(spec, "eval", config.eval_batch_size or spec.batch_size, ctx)
+            ) as eval_loader,
+        ):
+            learner = build_learner(module, config, precision, ctx.device, len(train_loader))
+            check = sanity_check(learner, eval_loader, ctx)
+            loop = Loop(config, ctx, learner, train_loader, eval_loader, checkpoints)
+            fit(loop)
+            trained = finish(draft, loop, check)
+    checkpoints.clear()
+    return trained
+
+
+def fit(loop: Loop) -> None:
+    """Run the loop, with TensorBoard listening where it is installed and wanted."""
+    config, ctx = loop.config, loop.ctx
+    resumed = loop.resume()
+    if not resumed:
+        loop.save()
+    if not config.tensorboard:
+        loop.fit()
+    elif not is_installed("tensorboard"):
+        ctx.events.info("train.tensorboard: not installed; pip install 'dlpipe[tensorboard]'")
+        loop.fit()
+    else:
+        from stages.train.board import TensorBoard
+
+        with closing(TensorBoard(ctx.dir / "tensorboard", loop.learner.num_steps)) as board:
+            replace(loop, boards=(board,)).fit()
+
+
+def rehearse(module: ImageClassifier, draft: TrainedModel, ctx: Context) -> None:
+    """Send the untrained network through every later stage; what fails there fails now."""
+    folder = ctx.dir / "rehearsal"
+    folder.mkdir(exist_ok=True)
+    weights = folder / "model.safetensors"
+    save_weights(module.state_dict(), weights)
+    strict = torch.are_deterministic_algorithms_enabled()
+    with random_state_kept():
+        torch.use_deterministic_algorithms(False)  # this is a promise of training, not of export
+        try:
+            ctx.rehearse(replace(draft, weights=weights))
+        finally:
+            torch.use_deterministic_algorithms(strict, warn_only=ctx.device.is_cuda)
+    weights.unlink()
+    folder.rmdir()
+
+
+def sanity_check(learner: Learner, eval_loader: Loader, ctx: Context) -> AmpCheck | None:
+    """Compare the chosen precision with fp32 on one batch, and say so."""
+    if learner.precision.name == "fp32":
+        return None
+    images = next(iter(eval_loader)).images
+    check = check_amp(learner.module, images, learner.precision, ctx.device)
+    ctx.events.emit("amp_check", precision=check.precision, difference=check.difference)
+    (ctx.events.warning if check.is_suspicious else ctx.events.info)(f"AMP check: {check}")
+    return check
+
+
+def run_key(config: TrainConfig, spec: DataSpec, ctx: Context) -> str:
+    """Return a hash of everything that the bits of the weights depend on."""
+    parts = {
+        "config": config.model_dump(mode="json", exclude=_NOT_IN_KEY),
+        "data": spec.digest,
+        "transforms": sha256_file(spec.transforms),
+        "loader": [spec.backend, spec.batch_size],
+        "device": str(ctx.device),
+        "seed": ctx.seed,
+        **arithmetic(ctx.device),
+    }
+    return sha256_text(json.dumps(parts, sort_keys=True))
+
+
+def _open(spec: DataSpec, split: SplitName, batch_size: int, ctx: Context) -> Loader:
+    def warn(name: str, reason: str) -> None:
+        ctx.events.warning(f"{split}: '{name}' is damaged ({reason}); it is left out.")
+
+    return open_loader(
+        spec, split, batch_size=batch_size, device=ctx.device, seed=ctx.seed, on_bad_file=warn
+    )
