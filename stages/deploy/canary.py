@@ -1,7 +1,7 @@
 """Canary: a few samples with known answers. The only honest sign that a server is ready and well.
 
-A server may report READY and answer with status OK while its outputs are empty or its worker is dead;
-so it is asked something whose answer is known, and the figures are compared.
+A server may report READY and answer with status OK while its outputs are empty or its worker is
+dead; so it is asked something whose answer is known, and the figures are compared.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 CANARY_FILE = "canary.npz"
 TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "int8": 1e-1}
-"""How far a logit may be off, as a share of the largest one, when another batch size or machine computes it.
+"""How far a logit may be off, as a share of the largest, where batch size or machine are others.
 
-A rounding of 1e-7 can tip one quantized value over to the next step, so int8 needs more room than fp32.
+A rounding of 1e-7 can tip a quantized value over to the next step: int8 needs more room than fp32.
 """
 
 

@@ -112,7 +112,7 @@ class _AsNumpy(TypingProtocol):
 
 
 def _outputs(as_numpy: _AsNumpy, names: Sequence[str]) -> Tensors:
-    """Return the named outputs; an output that is missing or empty is a failure whatever the status says."""
+    """Return the named outputs; a missing or empty one is a failure whatever the status says."""
     outputs: Tensors = {}
     for name in names:
         array = as_numpy(name)

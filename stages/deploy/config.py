@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.stage import StageConfig
+from stages.deploy.kubernetes_config import TRITON_IMAGE, KubernetesConfig, pinned
 
 Protocol = Literal["http", "grpc"]
-Port = Literal["auto"] | int
 
 
 class PortsConfig(StageConfig):
@@ -39,7 +39,7 @@ class DynamicBatchingConfig(StageConfig):
     enabled: bool = True
     """Run requests that wait at the same time as one batch."""
     max_queue_delay_us: int = Field(default=0, ge=0, le=1_000_000)
-    """How long to hold a request back for company; on a CPU any delay costs throughput too, so 0."""
+    """How long to hold a request back for company; on a CPU any delay costs throughput too."""
     preferred_sizes: tuple[int, ...] = Field(default=(), strict=False)
     """Batch sizes worth forming; empty takes what waits."""
 
@@ -53,7 +53,7 @@ class DynamicBatchingConfig(StageConfig):
 
 
 class VerifyConfig(StageConfig):
-    """What is sent through the running server to prove that it answers as the exported model did."""
+    """What is sent through the server to prove that it answers as the exported model did."""
 
     samples: Literal["all"] | int = "all"
     """How many samples of the eval split, spread evenly over it."""
@@ -126,7 +126,7 @@ class DeployConfig(StageConfig):
     """Where the server listens."""
     start_timeout_s: float = Field(default=120, gt=0)
     """How long the server may take until its models are loaded and warm."""
-    image: str = Field(default="nvcr.io/nvidia/tritonserver:26.06-py3", min_length=1)
+    image: str = f"{TRITON_IMAGE}:26.10-py3"
     """Container image of the `tritonserver` backend where no binary is on PATH."""
     verify: VerifyConfig = VerifyConfig()
     """What is sent through the server."""
@@ -134,6 +134,13 @@ class DeployConfig(StageConfig):
     """How latency and throughput are measured."""
     slo: SloConfig = SloConfig()
     """Promises about the service."""
+    kubernetes: KubernetesConfig | None = KubernetesConfig()
+    """What the manifests need to know about the cluster; null writes none."""
+
+    @field_validator("image")
+    @classmethod
+    def _pinned(cls, image: str) -> str:
+        return pinned(image)
 
     @model_validator(mode="after")
     def _consistent(self) -> DeployConfig:
@@ -143,5 +150,9 @@ class DeployConfig(StageConfig):
         if too_large:
             raise ValueError(
                 f"dynamic_batching.preferred_sizes {too_large} exceed max_batch {self.max_batch}."
+            )
+        if self.slo.p99_ms is not None and not self.load.enabled:
+            raise ValueError(
+                "slo.p99_ms needs a measurement. Set load.enabled: true, or leave it out."
             )
         return self

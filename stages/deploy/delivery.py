@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.artifacts import DataSpec, Deployment, ExportedModel
+from pipeline.backend import is_installed
 from pipeline.context import Context
 from pipeline.errors import DataError
 from stages.deploy.backends import DeployBackend
 from stages.deploy.canary import Canary, tolerance_for
 from stages.deploy.config import DeployConfig
 from stages.deploy.gates import gates_of, served_hop
+from stages.deploy.kubernetes.manifests import write_manifests
+from stages.deploy.kubernetes_config import KubernetesConfig
 from stages.deploy.load import LoadResult, Request, measure
 from stages.deploy.offline import OnnxModel
 from stages.deploy.plan import ServingPlan, make_plan
@@ -28,6 +31,7 @@ from stages.deploy.verify import Check, verify_pipeline, verify_tensors
 
 REPOSITORY = "repository"
 CONTAINER_REPOSITORY = "repository-container"
+MANIFESTS = "kubernetes"
 LOG_FILE = "server.log"
 _CANARY_SAMPLES = 4
 
@@ -46,7 +50,8 @@ class Delivery:
     checks: list[Check] = field(default_factory=list)
     loads: list[LoadResult] = field(default_factory=list)
     manifests: tuple[Path, ...] = ()
-    manifest_problems: tuple[str, ...] = ()
+    manifest_problems: list[str] | None = None
+    """What the Kubernetes schemas object to; None where nothing was checked against them."""
 
 
 def deliver(ctx: Context, config: DeployConfig, backend: DeployBackend, name: str) -> Delivery:
@@ -75,13 +80,56 @@ def deliver(ctx: Context, config: DeployConfig, backend: DeployBackend, name: st
         start_timeout_s=config.start_timeout_s,
         stop=ctx.stop,
     ) as server:
-        if server is not None:
+        if server is None:
+            ctx.events.warning(
+                f"backend {name} starts no server, so nothing was verified: 'verify', 'load' and "
+                "'slo' have no effect. Install 'dlpipe[triton]' and use backend: triton-embedded."
+            )
+        else:
             prove(ctx, config, delivery, server, spec, files)
+    if config.kubernetes is not None:
+        prepare_cluster(ctx, config.kubernetes, config.slo.p99_ms, delivery, canary, files)
     return delivery
 
 
+def prepare_cluster(
+    ctx: Context,
+    config: KubernetesConfig,
+    p99_ms: float | None,
+    delivery: Delivery,
+    canary: Canary | None,
+    files: EncodedFiles | None,
+) -> None:
+    """Write the manifests, and the repository in the form that the container in them takes."""
+    plan = delivery.plan
+    if plan.runtime != "native":
+        delivery.container_repository = ctx.dir / CONTAINER_REPOSITORY
+        write_repository(
+            delivery.container_repository,
+            replace(plan, runtime="native"),
+            canary,
+            files[0] if files else None,
+        )
+    delivery.manifests = write_manifests(
+        config,
+        name=plan.name,
+        model=plan.pipeline_name if plan.preprocess is not None else plan.name,
+        folder=ctx.dir / MANIFESTS,
+        p99_ms=p99_ms,
+    )
+    if is_installed("kubernetes_validate"):
+        from stages.deploy.kubernetes.schema import file_problems
+
+        delivery.manifest_problems = file_problems(delivery.manifests)
+    else:
+        ctx.events.warning(
+            "the Kubernetes manifests were not checked against the schemas: "
+            "pip install 'dlpipe[kubernetes]'"
+        )
+
+
 def make_canary(ctx: Context, plan: ServingPlan, spec: DataSpec) -> Canary | None:
-    """Return a few samples with the answers of the exported graph itself, or None if nobody can know them."""
+    """Return a few samples with the exported graph's own answers; None if they cannot be known."""
     variant = plan.variant
     if variant.format != "onnx" and variant.predictions is None:
         return None
@@ -113,7 +161,8 @@ def prove(
     delivery.endpoints = ends
     delivery.started_in_s = server.started_in_s
     ctx.events.info(
-        f"server ready in {server.started_in_s:.1f} s, canary answered; HTTP {ends.http}, gRPC {ends.grpc}"
+        f"server ready in {server.started_in_s:.1f} s and its canary answered; "
+        f"HTTP {ends.http}, gRPC {ends.grpc}"
     )
     if server.target.canary is None:
         ctx.events.warning(
@@ -190,6 +239,8 @@ def deployment(delivery: Delivery, config: DeployConfig) -> Deployment:
         classes=plan.classes,
         manifests=delivery.manifests,
         metrics=metrics,
-        gates=gates_of(delivery.checks, delivery.loads, config),
+        gates=gates_of(
+            delivery.checks, delivery.loads, config.slo.p99_ms, delivery.manifest_problems
+        ),
         hops=(hop,) if hop else (),
     )

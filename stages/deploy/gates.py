@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.artifacts import Gate, Hop
-from stages.deploy.config import DeployConfig
 from stages.deploy.load import LoadResult
 from stages.deploy.verify import Check
 
@@ -18,14 +17,19 @@ def served_hop(checks: Sequence[Check]) -> Hop | None:
 
 
 def gates_of(
-    checks: Sequence[Check], loads: Sequence[LoadResult], config: DeployConfig
+    checks: Sequence[Check],
+    loads: Sequence[LoadResult],
+    p99_ms: float | None,
+    manifest_problems: Sequence[str] | None,
 ) -> tuple[Gate, ...]:
     """Return every promise of this stage and whether it was kept."""
     gates = [equality_gate(checks)] if checks else []
     if loads:
         gates.append(error_gate(loads))
-        if config.slo.p99_ms is not None:
-            gates.append(latency_gate(loads[0], config.slo.p99_ms))
+        if p99_ms is not None:
+            gates.append(latency_gate(loads[0], p99_ms))
+    if manifest_problems is not None:
+        gates.append(manifest_gate(manifest_problems))
     return tuple(gates)
 
 
@@ -79,4 +83,17 @@ def latency_gate(result: LoadResult, limit_ms: float) -> Gate:
         unit="ms",
         message=f"p99 over {result.answered:,} requests at concurrency {result.concurrency}, one "
         f"image each, is {p99:.2f} ms and may be {limit_ms:g} ms.{mend}",
+    )
+
+
+def manifest_gate(problems: Sequence[str]) -> Gate:
+    """Return the gate that the Kubernetes manifests keep to the official schemas."""
+    found = "; ".join(problems)
+    return Gate(
+        name="manifests valid",
+        passed=not problems,
+        value=float(len(problems)),
+        limit=0.0,
+        unit="problems",
+        message=f"the schemas object: {found}." if problems else "Manifests keep to the schemas.",
     )

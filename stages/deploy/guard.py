@@ -2,10 +2,11 @@
 
     python guard.py SHM_PREFIX GRACE_S -- program argument ...
 
-It starts the program in a session of its own and waits for whichever comes first: the program ends, or its own
-standard input closes, which also happens when our process is killed outright. Then it stops the program (SIGTERM,
-after GRACE_S SIGKILL; SIGKILL at once for 0), kills what is left of the program's process group (stubs outlive a crashed server) and
-removes the shared-memory regions that bear the prefix. Standard library only; nothing of ours is imported.
+It starts the program in a session of its own and waits for whichever comes first: the program ends,
+or its own standard input closes, which also happens when our process is killed outright. Then it
+stops the program (SIGTERM, after GRACE_S SIGKILL; for 0 at once), kills what is left of its process
+group (stubs outlive a crashed server) and removes the shared-memory regions that bear the prefix.
+Standard library only; nothing of ours is imported.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _POLL_S = 0.05
 
 
 def die_with_parent() -> None:
-    """Ask the kernel to end this process when its parent dies: the guard itself may be killed too."""
+    """Ask the kernel to end this process with its parent: the guard may be killed too."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 

@@ -1,7 +1,7 @@
 """Load: latency and throughput at several numbers of requests in flight, as a client sees them.
 
-A closed loop: each client sends its next request when its last one is answered. The bodies are made once, so that
-what is measured is the server and the wire; the clients share the machine with the server all the same.
+A closed loop: each client sends its next request when its last one is answered. The bodies are made
+once, so that the server and the wire are measured; the clients do share the machine with it.
 """
 
 from __future__ import annotations

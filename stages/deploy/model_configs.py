@@ -1,7 +1,7 @@
-"""The four model configurations of a repository, built as protobuf messages from the real tensor specs.
+"""The four model configurations of a repository, as protobuf messages from the real tensor specs.
 
-encoded bytes -> <name>_preprocess -> pixels -> <name> -> logits -> <name>_postprocess -> labels, scores
-                 \\_________________________ <name>_pipeline ______________________________/
+<name>_pipeline: encoded -> <name>_preprocess -> pixels -> <name> -> logits
+                         -> <name>_postprocess -> labels, scores
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def tensor_model(plan: ServingPlan) -> ModelConfig:
 
 
 def preprocess_model(plan: ServingPlan, warmup_bytes: int) -> ModelConfig:
-    """Return the configuration of the preprocess model; `warmup_bytes` is the size of its sample, 0 for none."""
+    """Return the configuration of the preprocess model; its warm-up sample has `warmup_bytes`."""
     config = ModelConfig(name=plan.preprocess_name, max_batch_size=plan.max_batch)
     _add_input(config, ENCODED).allow_ragged_batch = True
     _add_output(config, plan.variant.input)
@@ -133,7 +133,7 @@ def _add_output(config: ModelConfig, spec: TensorSpec) -> ModelOutput:
 
 
 def _without_batch(spec: TensorSpec) -> tuple[int, ...]:
-    """Return a tensor's dims as Triton wants them: the batch axis is implied by ``max_batch_size``."""
+    """Return the dims as Triton wants them: ``max_batch_size`` implies the batch axis."""
     return spec.shape[1:]
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 class OnnxModel:
     """An ONNX graph on one CPU thread, run one image at a time.
 
-    The server's tensor model runs a single request in the same way, so the figures must be bit-equal.
+    The server's tensor model runs a single request in this way, so the figures are bit-equal.
     """
 
     def __init__(self, path: Path) -> None:

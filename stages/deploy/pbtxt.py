@@ -1,4 +1,4 @@
-"""The protobuf text format of Triton's ``config.pbtxt``: written and read through the real message, never pasted."""
+"""The text of Triton's ``config.pbtxt``: written and read through the real protobuf message."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def claim_endpoints(config: PortsConfig) -> Endpoints:
 def _bind(name: str, port: int) -> socket.socket:
     """Bind as a server would, but without SO_REUSEPORT.
 
-    Triton's gRPC sets that option, so a second server on a port would silently share the first one's requests.
+    Triton's gRPC sets that option: a second server on a port would silently share the requests.
     """
     held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

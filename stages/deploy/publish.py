@@ -1,4 +1,4 @@
-"""Atomic publication of a folder: readers see the old one or the new one, whole, at every moment."""
+"""Atomic publication of a folder: at every moment readers see the old one or the new one, whole."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _RENAME_EXCHANGE = 2
 
 @contextmanager
 def published(target: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill; it becomes `target` when the block ends well, and vanishes when it does not."""
+    """Yield an empty folder to fill; it becomes `target` if the block ends well, or vanishes."""
     target.parent.mkdir(parents=True, exist_ok=True)
     for leftover in target.parent.glob(f".{target.name}.*"):  # of a process that was killed
         shutil.rmtree(leftover)

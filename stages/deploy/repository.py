@@ -33,7 +33,7 @@ def write_repository(
     Args:
         target: the repository's folder; replaced whole, in one step.
         plan: what is to be served.
-        canary: samples with known answers, kept with the model so that any server can be checked with them.
+        canary: samples with known answers, kept with the model so that any server can be checked.
         encoded: one encoded image to warm the preprocess model with, if there is one.
     """
     with published(target) as folder:
@@ -83,7 +83,7 @@ def _add_model(repository: Path, config: ModelConfig, plan: ServingPlan) -> Path
 
 
 def label_lines(classes: tuple[str, ...]) -> list[str]:
-    """Return the class names as ``labels.txt`` can hold them: a line break inside a name becomes a space."""
+    """Return the class names as ``labels.txt`` can hold them, without line breaks inside."""
     return [re.sub(r"[\r\n]+", " ", name) for name in classes]
 
 

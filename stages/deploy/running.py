@@ -42,7 +42,7 @@ def running_server(
     stop: StopFlag,
     drain_s: int = 0,
 ) -> Iterator[Server | None]:
-    """Run a repository's server for the length of the block; None where the backend starts nothing."""
+    """Run a server for the length of the block; None where the backend starts nothing."""
     with tempfile.TemporaryDirectory(prefix="dlpipe-triton-") as work_dir:
         launch = Launch(
             repository=repository, work_dir=Path(work_dir), image=image, needs_gpu=on_gpu

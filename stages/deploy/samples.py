@@ -1,4 +1,4 @@
-"""Samples: the part of the eval split that is sent through a server, with the answers expected offline."""
+"""Samples: what is sent through a server of the eval split, with the answers expected offline."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from stages.deploy.offline import OnnxModel
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Samples:
-    """Images, their labels, and the logits that the exported variant gave for them without a server."""
+    """Images, their labels, and the logits that the exported variant gave without a server."""
 
     rows: NDArray[np.int64]  # (N,) positions among the samples of the split
     images: NDArray[np.uint8]  # (N, H, W, C)
@@ -54,8 +54,8 @@ def read_samples(
 ) -> Iterator[Samples]:
     """Yield the wanted eval samples batch by batch: the split may be larger than memory.
 
-    The expected logits are the ones that the export stage saved; where it saved none (the model of a rehearsal),
-    the exported graph is run here.
+    The expected logits are those that the export stage saved; where it saved none (the model of
+    a rehearsal), the exported graph is run here.
 
     Raises:
         DataError: the saved predictions belong to other samples.
@@ -105,7 +105,7 @@ class Predictions:
         """
         if rows.max(initial=-1) >= len(self.targets) or (self.targets[rows] != targets).any():
             raise DataError(
-                f"{self.path}: the labels differ from those of the eval split, so these predictions "
+                f"{self.path}: the labels differ from those of the eval split; these predictions "
                 "belong to other samples. Run the export stage again."
             )
         return self.logits[rows]
@@ -130,7 +130,7 @@ class EncodedFiles:
 
 
 def encoded_files(spec: DataSpec) -> EncodedFiles | None:
-    """Return the encoded images behind the eval split, or None where the data set is not made of files."""
+    """Return the encoded images behind the eval split, or None where it is not made of files."""
     if spec.reader != "folder":
         return None
     manifest = spec.splits["eval"].manifest

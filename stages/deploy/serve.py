@@ -1,4 +1,4 @@
-"""Serving: a verified repository answers clients until it is told to stop, and is watched meanwhile."""
+"""Serving: a verified repository answers clients until told to stop, and is watched meanwhile."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def serve(
     grpc_port: int,
     canary_every_s: float = CANARY_EVERY_S,
 ) -> None:
-    """Serve a deployment on given ports until ``ctx.stop`` is set; a server that answers wrongly is restarted.
+    """Serve a deployment until ``ctx.stop`` is set; a server that answers wrongly is restarted.
 
-    A worker that dies inside this server is never replaced and the server goes on saying READY, so the only
-    honest sign of health is a request with a known answer, sent every few seconds.
+    A worker that dies inside this server is never replaced, and the server goes on saying READY:
+    the only honest sign of health is a request with a known answer, sent every few seconds.
 
     Raises:
-        StageFailed: the deployment has no server, a port is taken, or the server fails again and again.
+        StageFailed: there is no server, a port is taken, or the server fails again and again.
     """
     record = named(BACKENDS, deployment.backend, where="stages.deploy.backend")
     why_not = record.why_not(ctx.device)
@@ -85,7 +85,7 @@ def _announce(ctx: Context, deployment: Deployment, server: Server) -> None:
 
 
 def _watch(ctx: Context, server: Server, every_s: float) -> tuple[int, str | None]:
-    """Return how many canaries were answered rightly, and what was wrong with the last one: None after a stop."""
+    """Return how many canaries were answered rightly, and what went wrong then, if anything."""
     healthy = 0
     while True:
         due = time.monotonic() + every_s

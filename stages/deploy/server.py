@@ -37,7 +37,7 @@ class Target:
     input: str
     output: str
     canary: Canary | None
-    """None where no known answer exists: an engine that could not run on the machine it was built on."""
+    """None where no answer is known: an engine that could not run where it was built."""
 
 
 @dataclass(kw_only=True)
@@ -97,7 +97,7 @@ class Server:
         return self._guard is not None and self._guard.poll() is None
 
     def fault(self) -> str | None:
-        """Return what is wrong with the server, or None: its process runs and it answers the canary rightly."""
+        """Return what is wrong with the server, or None: it runs and answers the canary rightly."""
         if not self.alive:
             return "its process has ended"
         if self.target.canary is None:

@@ -23,7 +23,7 @@ _WHERE = "stages.deploy.backend"
 
 
 class Deploy:
-    """Writes a Triton model repository, verifies it through a running server, and measures it under load."""
+    """Writes a Triton model repository, verifies it through a real server, measures its speed."""
 
     requires: ClassVar[tuple[type, ...]] = (DataSpec, ExportedModel)
     produces: ClassVar[type[Deployment]] = Deployment
@@ -59,10 +59,11 @@ class Deploy:
         return self._deliver(ctx, self.config)
 
     def rehearse(self, ctx: Context) -> Deployment:
-        """Serve two samples over every protocol, without the load."""
+        """Serve two samples over every protocol, without load and manifests."""
         update = {
             "verify": VerifyConfig(samples=2, protocols=self.config.verify.protocols),
             "load": LoadConfig(enabled=False),
+            "kubernetes": None,
         }
         return self._deliver(ctx, self.config.model_copy(update=update))
 

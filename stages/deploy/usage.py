@@ -1,4 +1,4 @@
-"""Usage: examples of asking the served models, with their real names and shapes, ready to be copied."""
+"""Usage: how to ask the served models, with their real names and shapes, ready to be copied."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ curl -sS --data-binary @image.raw -H 'Inference-Header-Content-Length: 0' \\
 
 
 def python_example(plan: ServingPlan) -> str:
-    """Return a client in Python: of the image pipeline where there is one, else of the tensor model."""
+    """Return a client in Python, of the image pipeline where there is one."""
     if plan.preprocess is not None:
         return _PIPELINE_PYTHON.format(pipeline=plan.pipeline_name)
     return _TENSOR_PYTHON.format(

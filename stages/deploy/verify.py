@@ -1,4 +1,4 @@
-"""Verification through the wire: what the server answers is compared, sample by sample, with the offline answer."""
+"""Verification through the wire: served answers compared, sample by sample, with offline ones."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def verify_pipeline(
     files: EncodedFiles,
     total: int,
 ) -> list[Check]:
-    """Send the encoded image files over every protocol; offline, the same graphs run here in turn."""
+    """Send the image files over every protocol; offline, the same graphs run here in turn."""
     assert plan.preprocess is not None
     position = {name: index for index, name in enumerate(label_lines(plan.classes))}
     checks = [Check(model=plan.pipeline_name, protocol=p, batch=1) for p in protocols]
@@ -142,7 +142,7 @@ def verify_pipeline(
                         labels, scores = ask_pipeline(client, plan, image)
                         best = position[labels[0]]
                         one = slice(i, i + 1)
-                        # Only the returned scores can be compared; the others stand for themselves.
+                        # Scores that were not returned cannot be compared.
                         served = shares[one].copy()
                         served[0, [position[label] for label in labels]] = scores
                         check.compare(
@@ -178,5 +178,6 @@ def ask_pipeline(
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return shares that sum to 1 along the last axis."""
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
+    shifted: NDArray[np.float32] = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares: NDArray[np.float32] = shifted / shifted.sum(axis=1, keepdims=True)
+    return shares

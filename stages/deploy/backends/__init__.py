@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from pipeline.backend import Backend
-
-IMAGE = "nvcr.io/nvidia/tritonserver"
+from stages.deploy.kubernetes_config import TRITON_IMAGE
 
 Runtime = Literal["python", "native"]
-"""What the repository names as Triton backends: ours in Python, or onnxruntime, tensorrt and dali."""
+"""Triton backends in the repository: Python files of ours, or onnxruntime, tensorrt and dali."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,15 +90,18 @@ def shared_libpython() -> Path | None:
 
 
 def _why_no_server_program() -> str | None:
-    """Return why neither a tritonserver nor its container can be started; nothing is pulled unasked."""
+    """Return why neither a tritonserver nor its container can start; nothing is pulled unasked."""
     if shutil.which("tritonserver"):
         return None
-    mend = f"docker pull {IMAGE}:26.06-py3"
+    mend = f"docker pull {TRITON_IMAGE}:26.10-py3"
     if shutil.which("docker") is None:
         return f"needs the program 'tritonserver' on PATH, or docker and the image: {mend}"
     try:
         images = subprocess.run(
-            ["docker", "images", "--quiet", IMAGE], capture_output=True, timeout=10, check=False
+            ["docker", "images", "--quiet", TRITON_IMAGE],
+            capture_output=True,
+            timeout=10,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return "needs the program 'tritonserver' on PATH; docker is there and does not answer"

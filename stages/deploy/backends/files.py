@@ -1,4 +1,4 @@
-"""The backend that starts nothing: it leaves a repository for a Triton Inference Server elsewhere."""
+"""The backend that starts nothing: it leaves a repository for a Triton server elsewhere."""
 
 from __future__ import annotations
 

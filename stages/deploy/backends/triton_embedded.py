@@ -28,7 +28,7 @@ def program(launch: Launch) -> Program | None:
         env={
             "LD_LIBRARY_PATH": os.pathsep.join(libraries),
             "DLPIPE_SITE_PACKAGES": os.pathsep.join(site_packages()),
-            # One stub is one core's worth of work; numerical libraries must not add threads of their own.
+            # An instance is one core's worth of work: no library may add threads of its own.
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
         },
@@ -54,7 +54,7 @@ def site_packages() -> list[str]:
 
 
 def link_backends(root: Path, work_dir: Path) -> Path:
-    """Lay out a backend directory: the wheel keeps one stub a Python version, apart from its backend."""
+    """Lay out a backend directory: the wheel keeps its stubs, one a Python version, elsewhere."""
     server = root / "tritonserver"
     backends = work_dir / "backends"
     python = backends / "python"

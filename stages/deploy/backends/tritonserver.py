@@ -19,7 +19,7 @@ def program(launch: Launch) -> Program | None:
 
 
 def container_command(launch: Launch) -> tuple[str, ...]:
-    """Return the words that start the container: the host's network, the repository read-only, our own user."""
+    """Return the words that start the container: host network, repository read-only, our user."""
     gpus = ("--gpus", "all") if launch.needs_gpu else ()
     return (
         *("docker", "run", "--rm", "--init", "--network=host", "--ipc=private", "--shm-size=1g"),

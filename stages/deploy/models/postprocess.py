@@ -1,11 +1,11 @@
 """The postprocess model: logits in, the labels and scores of the most likely classes out.
 
-Copied into the repository as ``<model>/1/model.py``; the class names stand in ``<model>/labels.txt``.
+Copied into the repository as ``<model>/1/model.py``; ``<model>/labels.txt`` names the classes.
 
 Shapes: N images, K classes, T classes returned.
 """
 
-# ruff: noqa: E402, I001  the embedded server's interpreter sees no package until its path is set
+# ruff: noqa: E402  the embedded server's interpreter sees no package until its path is set
 from __future__ import annotations
 
 import os
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-# The embedded server hands numpy 2 arrays on as EMPTY outputs with status OK: refuse to load instead.
+# The embedded server hands numpy 2 arrays on as EMPTY outputs with status OK: refuse to load.
 if "DLPIPE_SITE_PACKAGES" in os.environ and int(np.__version__.split(".")[0]) >= 2:
     raise ImportError(f"numpy {np.__version__} is installed; this server needs numpy 1.x")
 

@@ -1,10 +1,10 @@
-"""The preprocess model: encoded image bytes in, uint8 pixels out, by the DALI graph of the eval transform.
+"""The preprocess model: encoded bytes in, uint8 pixels out, by the eval transform's DALI graph.
 
-Copied into the repository as ``<model>/1/model.py``; the serialized graph stands beside it as ``model.dali``,
-where Triton's own DALI backend finds it in the container.
+Copied into the repository as ``<model>/1/model.py``; the serialized graph stands beside it as
+``model.dali``, where Triton's own DALI backend finds it in the container.
 """
 
-# ruff: noqa: E402, I001  the server's interpreter sees no package until its path is set
+# ruff: noqa: E402  the server's interpreter sees no package until its path is set
 from __future__ import annotations
 
 import os
@@ -44,8 +44,8 @@ class TritonPythonModel:
         self.pipeline = self.load()
 
     def load(self) -> Pipeline:
-        """Build the pipeline; needed again after each failure, which leaves DALI's executor unusable."""
-        pipeline = Pipeline.deserialize(
+        """Build the pipeline; also after a failure, which leaves DALI's executor unusable."""
+        pipeline: Pipeline = Pipeline.deserialize(
             filename=self.graph,
             batch_size=self.max_batch,
             num_threads=self.threads,
@@ -64,7 +64,7 @@ class TritonPythonModel:
         return [np.array(pixels.at(index)) for index in range(len(images))]
 
     def decode_each(self, images: Sequence[Encoded]) -> list[Pixels | None]:
-        """Run the graph; None stands for an image that cannot be decoded, and its neighbours are unharmed."""
+        """Run the graph; None stands for an image that cannot be decoded."""
         try:
             return list(self.decode(images))
         except RuntimeError:
@@ -98,7 +98,8 @@ class TritonPythonModel:
             message = f"image {', '.join(damaged)} of this request cannot be decoded"
             error = pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG)
             return pb_utils.InferenceResponse(error=error)
-        return pb_utils.InferenceResponse([pb_utils.Tensor(self.output, np.stack(pixels))])
+        whole = np.stack([image for image in pixels if image is not None])  # (N, H, W, C)
+        return pb_utils.InferenceResponse([pb_utils.Tensor(self.output, whole)])
 
     def finalize(self) -> None:
         """Free the pipeline."""

@@ -5,7 +5,7 @@ Copied into the repository as ``<model>/1/model.py``; ``model.onnx`` stands besi
 Shapes: N images, H height, W width, C channels, K classes.
 """
 
-# ruff: noqa: E402, I001  the server's interpreter sees no package until its path is set
+# ruff: noqa: E402  the server's interpreter sees no package until its path is set
 from __future__ import annotations
 
 import os
