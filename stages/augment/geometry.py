@@ -1,7 +1,8 @@
 """Placement: where in its source image each pixel of a batch comes from.
 
-Cutting, stretching, mirroring, turning and shearing are all affine, so a chain of them is one matrix and costs
-one resample. Coordinates are continuous with (0, 0) at the outer corner of the first pixel, x before y.
+Cutting, stretching, mirroring, turning and shearing are all affine, so a chain of them is one
+matrix and costs one resample. Coordinates are continuous, x before y, with (0, 0) at the outer
+corner of the first pixel.
 
 Shapes: N samples; a box is x0, y0, x1, y1 in whole source pixels.
 """
@@ -134,7 +135,7 @@ def _apply(
 def _draw_crop(
     crop: RandomResizedCrop, canvas: NDArray[np.float64], rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Draw corners and sizes (N, 2), as torchvision does: ten tries, then the largest central part."""
+    """Draw corners and sizes (N, 2) as torchvision does: ten tries, then the widest middle."""
     n = len(canvas)
     area = canvas.prod(axis=1) * rng.uniform(*crop.scale, (_CROP_TRIES, n))
     ratio = crop.ratio[0] * np.exp(
@@ -165,7 +166,7 @@ def _cut(backward: Matrices, sizes: NDArray[np.int64], target: tuple[int, int]) 
 
 
 def _warp(backward: Matrices, sizes: NDArray[np.int64], target: tuple[int, int]) -> Placement:
-    """Find the part of the source that a warp needs, how far to shrink it first, and what is left to do."""
+    """Find the part of the source a warp needs, how far to shrink it, and what is left to do."""
     height, width = target
     corners = np.array(
         [[0, width, 0, width], [0, 0, height, height], [1, 1, 1, 1]], dtype=np.float64

@@ -27,7 +27,8 @@ class DamagedImage(DataError):
         self.name = name
         self.reason = reason
         super().__init__(
-            f"{name}: the image cannot be decoded: {reason}. Replace or remove the file, or use on_error: skip."
+            f"{name}: the image cannot be decoded: {reason}. "
+            "Replace or remove the file, or use on_error: skip."
         )
 
 
@@ -40,7 +41,7 @@ def decode_pil(encoded: bytes, channels: int) -> NDArray[np.uint8]:
 
 
 def match_channels(images: torch.Tensor, channels: int) -> torch.Tensor:
-    """Turn (N, H, W, C) into the wanted number of channels: gray to equal RGB, RGB to luma (ITU-R 601)."""
+    """Turn (N, H, W, C) to the wanted channels: gray to equal RGB, RGB to its luma (ITU-R 601)."""
     if images.shape[-1] == channels:
         return images
     if images.shape[-1] == 1:
@@ -49,7 +50,7 @@ def match_channels(images: torch.Tensor, channels: int) -> torch.Tensor:
         weights = torch.tensor([0.299, 0.587, 0.114], device=images.device)
         return (images.float() @ weights).round().to(torch.uint8).unsqueeze(-1)
     raise DataError(
-        f"images have {images.shape[-1]} channels and {channels} are wanted. Allowed: 1 or 3 of either."
+        f"images have {images.shape[-1]} channels and {channels} are wanted. Allowed: 1 or 3."
     )
 
 

@@ -75,8 +75,8 @@ def open_loader(
         shard: (rank, world): this process's share of every epoch.
         backend: defaults to the spec's.
         on_bad_file: told the name and the reason of each image that cannot be decoded, once.
-        on_error: ``skip`` such an image (in train another of its batch takes its place, elsewhere the
-            batch is one shorter), or ``fail``.
+        on_error: ``skip`` such an image (in train another of its batch takes its place, elsewhere
+            the batch is one shorter), or ``fail``.
 
     Raises:
         DataError: the split cannot be read, or is smaller than one batch.
@@ -133,7 +133,7 @@ class Quarantine:
             return good
         if not len(good):
             raise DataError(
-                f"every one of the {len(positions)} images of a batch is damaged. Check the data set."
+                f"all {len(positions)} images of a batch are damaged. Check the data set."
             )
         return np.where(bad, good[0], positions)
 
@@ -207,8 +207,12 @@ class ScheduledLoader:
     def _identity(self) -> dict[str, str | int]:
         s = self._schedule
         return {
-            "seed": s.seed, "samples": s.samples, "batch_size": s.batch_size, "rank": s.rank, "world": s.world
-        }  # fmt: skip
+            "seed": s.seed,
+            "samples": s.samples,
+            "batch_size": s.batch_size,
+            "rank": s.rank,
+            "world": s.world,
+        }
 
     def _run_epoch(self) -> Generator[Batch, None, None]:
         epoch = self._epoch

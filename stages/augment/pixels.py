@@ -41,7 +41,7 @@ def to_uint8(images: torch.Tensor) -> torch.Tensor:
 
 
 def jitter_color(images: torch.Tensor, drawn: NDArray[np.float32]) -> torch.Tensor:
-    """Apply brightness, contrast, saturation and hue (N, 4) as one affine map of the colours (N, C, C + 1).
+    """Apply brightness, contrast, saturation and hue (N, 4) as one affine map of the colours.
 
     Hue and saturation turn and scale the colour plane of YIQ, as DALI's ``color_twist`` does.
     """
@@ -86,7 +86,7 @@ def _along(axis: int) -> tuple[int, int, int, int]:
 
 
 def _mirror(image: torch.Tensor, radius: int, axis: int) -> torch.Tensor:
-    """Extend one axis on both sides by reflection, also where the radius is longer than the image."""
+    """Extend one axis on both sides by reflection, even by more than the image is long."""
     size = image.shape[axis]
     period = max(2 * (size - 1), 1)
     place = torch.arange(-radius, size + radius, device=image.device).remainder(period)

@@ -1,8 +1,9 @@
 """Plan: a transform list made ready to run, the same for every backend.
 
-All geometry becomes one resample, done first; the pixel operations follow in their order, on images that
-already have the target's size. The random numbers of a batch are drawn here, once, in numpy: so every
-backend makes the same picture from the same seed, and a loader's position is a few integers.
+All geometry becomes one resample, done first; the pixel operations follow in their order, on
+images that already have the target's size. The random numbers of a batch are drawn here, once, in
+numpy: so every backend makes the same picture from the same seed, and a loader's position is a
+few integers.
 
 Shapes: N samples, H height, W width of the target.
 """
@@ -39,6 +40,10 @@ NO_BLUR = 0.01
 """A sigma so small that blurring with it changes nothing; stands for "not this time"."""
 
 
+_POLICY_STAGES = 2
+"""AutoAugment's policies are chains of up to two operations."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """What to do to each image, in the order in which backends do it."""
@@ -70,7 +75,7 @@ class Draws:
     pixel: tuple[NDArray[np.float32], ...]
     """One array for each pixel operation, a row for each sample; `draw_pixel` names the columns."""
     seed: int
-    """For what draws its own numbers: the automatic augmentations of a vendor."""
+    """For what draws its own numbers: torchvision's automatic augmentations."""
 
 
 def make_plan(operations: Sequence[Operation], *, height: int, width: int, channels: int) -> Plan:
@@ -96,7 +101,7 @@ def draw(plan: Plan, sizes: NDArray[np.int64], key: Sequence[int]) -> Draws:
         key: names the batch, for instance (seed, epoch, rank, number).
     """
     rng = np.random.default_rng(list(key))
-    # Geometry has a stream of its own: a pixel operation added to the spec leaves the crops as they were.
+    # Geometry has a stream of its own: a pixel operation more in the spec leaves the crops alone.
     geometry_rng, pixel_rng, seed_rng = rng.spawn(3)
     placement = place(
         plan.geometry,
@@ -114,8 +119,8 @@ def draw_pixel(
 ) -> NDArray[np.float32]:
     """Draw the numbers of one pixel operation for n samples.
 
-    Columns: color_jitter brightness, contrast, saturation, hue; gaussian_blur sigma; erase x, y, width,
-    height in pixels; none for the automatic ones, which draw their own.
+    Columns: color_jitter brightness, contrast, saturation, hue; gaussian_blur sigma; erase x, y,
+    width, height in pixels; the automatic ones choice, strength, sign from 0 to 1 for each stage.
     """
     match operation:
         case ColorJitter() as c:
@@ -126,8 +131,10 @@ def draw_pixel(
             columns = [np.where(rng.random(n) < p, sigma, NO_BLUR)]
         case Erase() as e:
             columns = list(_draw_rectangles(e, plan, n, rng))
+        case RandAugment(n=stages):
+            columns = [rng.random((n, 3 * stages))]
         case _:
-            columns = [np.empty((n, 0))]
+            columns = [rng.random((n, 3 * _POLICY_STAGES))]
     return np.column_stack(columns).astype(np.float32)
 
 

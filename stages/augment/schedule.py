@@ -17,7 +17,7 @@ class Schedule:
     samples: int
     batch_size: int
     train: bool
-    """Shuffled anew each epoch, with the last short batch dropped; else manifest order, all of it."""
+    """Shuffled anew each epoch, last short batch dropped; else manifest order, all of it."""
     seed: int = 0
     rank: int = 0
     world: int = 1
@@ -29,7 +29,7 @@ class Schedule:
             raise DataError(f"batch_size: {self.batch_size}. Allowed: 1 or more.")
         if self.num_batches == 0:
             raise DataError(
-                f"batch_size: {self.samples} samples make no whole batch of {self.batch_size} for each "
+                f"batch_size: {self.samples} samples make no batch of {self.batch_size} for each "
                 f"of {self.world} process(es). Use a smaller batch_size or more data."
             )
 

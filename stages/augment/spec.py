@@ -3,9 +3,10 @@
 train: [random_resized_crop: {scale: [0.3, 1.0]}, flip, rotate: {degrees: 10}]
 eval:  [resize: {shorter: 256}, center_crop]
 
-An entry is a bare name or a mapping of one name to its options. ``decode`` stands first, written or not;
-whatever the list leaves is stretched to the data set's height and width at the end.
-"""
+An entry is a bare name or a mapping of one name to its options. ``decode`` stands first, written
+or not. All geometry (crops, resize, flip, rotate, affine) is joined into one resample that comes
+before the operations on pixels; each of the two keeps its order. Whatever size the geometry
+leaves is stretched to the data set's height and width."""
 
 from __future__ import annotations
 
@@ -224,7 +225,7 @@ class AutoAugment(Operation):
 
 
 class Normalize(Operation):
-    """State the mean and the spread that the model subtracts and divides by; no work for the loader."""
+    """State the mean and spread that the model normalizes with; no work for the loader."""
 
     op: Literal["normalize"] = "normalize"
     mean: Annotated[tuple[float, ...], BeforeValidator(_as_tuple)] | None = None

@@ -1,8 +1,8 @@
 """The torchvision backend: images are decoded and resampled one by one, on threads.
 
-Pillow decodes (torchvision's own decoders are deprecated since 0.29), so that libjpeg itself can reduce photos
-much larger than the target to 1/2, 1/4 or 1/8; the resample is the one that torchvision's v2 transforms call.
-"""
+Pillow decodes (torchvision's own decoders are deprecated since 0.29), so that libjpeg itself can
+reduce photos much larger than the target to 1/2, 1/4 or 1/8. The resample is what torchvision's
+v2 calls."""
 
 from __future__ import annotations
 

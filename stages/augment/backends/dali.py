@@ -1,0 +1,140 @@
+"""The dali-cpu and dali-gpu backends: one graph, executed by NVIDIA DALI on either device.
+
+The graph draws nothing: every random number comes in with the batch, from `stages.augment.plan`.
+So a batch is a pure function of its position. Resuming in mid-epoch, leaving an epoch early and
+going on after a damaged file need no checkpoint of the pipeline: a batch is just asked for again."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.dlpack import from_dlpack
+
+from pipeline.device import Device
+from stages.augment.backends.dali_graph import Inputs, build_pipeline, graph_inputs
+from stages.augment.encoded import EncodedImages
+from stages.augment.images import DamagedImage, match_channels
+from stages.augment.plan import Plan, draw
+from stages.augment.reader import ArrayReader, FileReader
+
+
+class DaliExecutor:
+    """Transforms batches of one split."""
+
+    depth = 2
+
+    def __init__(
+        self, reader: ArrayReader | FileReader, plan: Plan, device: Device, threads: int
+    ) -> None:
+        self._reader = reader
+        self._encoded = None if isinstance(reader, ArrayReader) else EncodedImages(reader)
+        self._plan = plan
+        self._device = device
+        self._threads = threads
+        self._runner: GraphRunner | None = None
+        # One thread reads the next batch while the other waits for DALI, whose threads do the work.
+        self._reading = ThreadPoolExecutor(1, thread_name_prefix="read")
+        self._running = ThreadPoolExecutor(1, thread_name_prefix="dali")
+        self._waiting: deque[Future[torch.Tensor]] = deque()
+
+    def submit(self, positions: NDArray[np.int64], key: Sequence[int]) -> None:
+        """Put a batch into the queue."""
+        inputs = self._reading.submit(self._read, positions, key)
+        self._waiting.append(self._running.submit(self._run, positions, inputs))
+
+    def collect(self) -> torch.Tensor:
+        """Return the images (N, H, W, C) of the oldest batch in the queue."""
+        return self._waiting.popleft().result()
+
+    def drain(self) -> None:
+        """Forget what is in the queue."""
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            if not waiting.cancel():
+                waiting.exception()
+
+    def close(self) -> None:
+        """Stop the threads and free the pipeline."""
+        self.drain()
+        self._reading.shutdown()
+        self._running.shutdown()
+        self._runner = None
+
+    def _read(self, positions: NDArray[np.int64], key: Sequence[int]) -> Inputs:
+        if self._encoded is None:
+            assert isinstance(self._reader, ArrayReader)
+            arrays = torch.from_numpy(self._reader.images[positions])
+            sources = list(match_channels(arrays, self._plan.channels).contiguous().numpy())
+            sizes = np.array([source.shape[:2] for source in sources], dtype=np.int64)
+        else:
+            files, sizes = self._encoded.fetch(positions)
+            sources = [np.frombuffer(file, dtype=np.uint8) for file in files]
+        return graph_inputs(self._plan, sources, draw(self._plan, sizes, key))
+
+    def _run(self, positions: NDArray[np.int64], inputs: Future[Inputs]) -> torch.Tensor:
+        batch = inputs.result()
+        if self._runner is None or self._runner.batch_size < len(positions):
+            self._runner = self._new_runner(len(positions))
+        try:
+            return self._runner(batch)
+        except RuntimeError as error:
+            # DALI calls a pipeline that has failed invalid, so the next batch gets a new one.
+            self._runner = None
+            self._name_culprit(positions, batch, error)
+            raise
+
+    def _new_runner(self, batch_size: int) -> GraphRunner:
+        encoded = self._encoded is not None
+        return GraphRunner(self._plan, self._device, batch_size, self._threads, encoded=encoded)
+
+    def _name_culprit(
+        self, positions: NDArray[np.int64], batch: Inputs, error: RuntimeError
+    ) -> None:
+        """Run a failed batch image by image: DALI does not always say which one it was."""
+        if self._encoded is None:
+            return
+        for row, position in enumerate(positions):
+            alone = {name: values[row : row + 1] for name, values in batch.items()}
+            try:
+                self._new_runner(1)(alone)
+            except RuntimeError as reason:
+                raise self._encoded.damaged(int(position), _first_reason(reason)) from error
+
+
+class GraphRunner:
+    """A built pipeline that takes a batch in and gives its images back."""
+
+    def __init__(
+        self, plan: Plan, device: Device, batch_size: int, threads: int, *, encoded: bool
+    ) -> None:
+        self.batch_size = batch_size
+        self._pipeline = build_pipeline(plan, device, batch_size, threads, encoded=encoded)
+
+    def __call__(self, batch: Inputs) -> torch.Tensor:
+        """Return the images (N, H, W, C) of one batch."""
+        (images,) = self._pipeline.run(**batch)
+        # The buffer belongs to the pipeline and is used again by the next run: copy.
+        return from_dlpack(images.as_tensor()).clone()
+
+
+def _first_reason(error: RuntimeError) -> str:
+    """Pick the line of DALI's report that says what is wrong with the file."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if "rror" in line or "ailed" in line]
+    return (telling[1:] or telling or lines or ["unknown"])[0].rstrip(".")
+
+
+def open_executor(
+    reader: ArrayReader | FileReader,
+    plan: Plan,
+    device: Device,
+    on_damaged: Callable[[DamagedImage], None],
+) -> DaliExecutor:
+    """Open this backend over one split."""
+    return DaliExecutor(reader, plan, device, threads=min(8, os.cpu_count() or 1))
