@@ -1,6 +1,7 @@
 """Backend ``tensorrt-rtx``: engines for RTX GPUs, built with or without a GPU, run on one.
 
-Without a GPU the engine is built for every generation in `architecture.PORTABLE` at once; with one, for that GPU.
+Without a GPU the engine is built for every generation in `architecture.PORTABLE` at once; with one,
+for that GPU.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def build(
         profile: The batch sizes to build for.
         folder: Where the engine, its manifest and its layer table go.
         ctx: The stage's context.
-        architectures: GPU generations to build for; by default the GPU at hand, or the portable ones.
+        architectures: GPU generations to build for; by default the GPU at hand, or the portable
+        ones.
         timeout_s: How long the build may take.
 
     Raises:

@@ -1,4 +1,7 @@
-"""The part of TensorRT's Python API that is used here, as types; `tensorrt` and `tensorrt_rtx` both have it."""
+"""api: the part of TensorRT's Python API that is used here, as types.
+
+`tensorrt` and `tensorrt_rtx` both have it.
+"""
 
 from __future__ import annotations
 

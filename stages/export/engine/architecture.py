@@ -10,9 +10,10 @@ from pipeline.device import Device
 CURRENT = "CURRENT"
 """The architecture of the GPU at hand, in the spelling of `ComputeCapability`."""
 PORTABLE = ("SM80", "SM86", "SM89", "SM120", "SM121")
-"""What TensorRT-RTX builds for when no GPU is here: Ampere, Ada and Blackwell, in one engine of the same size.
+"""What TensorRT-RTX builds for when no GPU is here: Ampere, Ada and Blackwell, in one engine.
 
-Turing (SM75) is left out: it has no fp32 matrix products, so that most INT8 graphs do not compile for it.
+Turing (SM75) is left out: it has no fp32 matrix products, so that most INT8 graphs do not compile
+for it.
 """
 _CUDA_SUCCESS = 0
 _COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 75, 76

@@ -1,4 +1,4 @@
-"""build: the parent of a build; it starts the child process, watches it, stops it, and says what went wrong."""
+"""build: the parent of a build: starts the child process, watches it, says what failed."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _spawned(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,
-        env=_environment(os.environ, device),
+        env=child_environment(os.environ, device),
         start_new_session=True,
     )
     try:
@@ -103,7 +103,7 @@ def _spawned(
             pipe.close()
 
 
-def _environment(base: Mapping[str, str], device: Device) -> dict[str, str]:
+def child_environment(base: Mapping[str, str], device: Device) -> dict[str, str]:
     """Let the child find this package, and see no GPU but the one that is meant."""
     path = os.pathsep.join(part for part in (str(_ROOT), base.get("PYTHONPATH", "")) if part)
     environment = {**base, "PYTHONPATH": path}

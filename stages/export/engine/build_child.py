@@ -2,8 +2,9 @@
 
     python -m stages.export.engine.build_child request.json
 
-TensorRT is a large C++ library that may crash, hang or fill the memory; out here it takes nobody with it. Standard
-output carries one JSON `Report` a line; whatever a native library prints goes to standard error instead.
+TensorRT is a large C++ library that may crash, hang or fill the memory; out here it takes nobody
+with it. Standard output carries one JSON `Report` a line; whatever a native library prints goes to
+standard error instead.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ def build(request: BuildRequest, tell: Callable[[int, str], None]) -> Finished:
 
 
 def _check_graph(path: Path) -> None:
-    """Let onnx's own checker see the file first: TensorRT takes empty and random bytes for a graph."""
+    """Let onnx's own checker see the file first: TensorRT takes random bytes for a graph."""
     try:
         onnx.checker.check_model(str(path))
     except (onnx.checker.ValidationError, OSError) as error:
@@ -146,8 +147,8 @@ def _add_profile(
         batch, *rest = tuple(tensor.shape)
         if batch != -1 or -1 in rest:
             raise RefusedError(
-                f"input {tensor.name!r} has shape {[batch, *rest]}; exactly the first axis, the batch, "
-                "must be dynamic (-1). Export the graph with a dynamic batch axis."
+                f"input {tensor.name!r} has shape {[batch, *rest]}; the first axis, the batch, "
+                "must be dynamic (-1), and no other. Export the graph with a dynamic batch axis."
             )
         shapes.set_shape(
             tensor.name, (profile.min, *rest), (profile.opt, *rest), (profile.max, *rest)
@@ -179,7 +180,7 @@ def _take_stdout() -> Callable[[Report], None]:
 
 
 def _die_with_parent() -> None:
-    """End this process when standard input closes: the parent holds its other end as long as it lives."""
+    """End this process when standard input closes: while the parent lives it stays open."""
 
     def watch() -> None:
         while os.read(0, 1):

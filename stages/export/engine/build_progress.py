@@ -18,8 +18,8 @@ class _Phase:
 class BuildProgress:
     """Follows phases and says so whenever the whole has moved on by a percent.
 
-    A phase counts for one step of its parent, so the share done is the parent's finished steps plus the finished
-    share of the step that it works on.
+    A phase counts for one step of its parent, so the share done is the parent's finished steps plus
+    the finished share of the step that it works on.
     """
 
     tell: Callable[[int, str], None]
@@ -47,7 +47,9 @@ class BuildProgress:
         """Return the share of the whole that is done, as seen from a phase; 0 to 1."""
         phase = self._phases[name]
         share = phase.done / phase.steps
-        while phase.parent is not None and phase.parent in self._phases:
+        for _ in self._phases:  # as many ancestors as there can be; names may come back in a circle
+            if phase.parent is None or phase.parent not in self._phases:
+                break
             phase = self._phases[phase.parent]
             share = min((phase.done + share) / phase.steps, 1.0)
         return share

@@ -1,4 +1,4 @@
-"""compiler: from an ONNX graph to a proven engine with its manifest; what both TensorRT backends do."""
+"""compiler: from an ONNX graph to a proven engine with its manifest; for both TensorRT backends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from stages.export.engine.manifest import (
     save_manifest,
 )
 from stages.export.engine.products import graph_products, opset
-from stages.export.engine.proof import prove
+from stages.export.engine.proof import expected_products, prove
 from stages.export.engine.request import ApiModule, BuildRequest
 
 
@@ -37,9 +37,10 @@ def compile_graph(
     targets: tuple[str, ...] = (),
     timeout_s: float = TIMEOUT_S,
 ) -> Built:
-    """Build an engine, prove its precision, and write ``<graph>.engine``, its manifest and its layer table.
+    """Build ``<graph>.engine``, prove its precision, and write its manifest and layer table.
 
-    An engine that an interrupted run left is taken as it is when it was built from the same graph in the same way.
+    An engine that an interrupted run left is taken as it is when it was built from the same graph
+    in the same way.
 
     Args:
         api: The package that builds.
@@ -100,9 +101,12 @@ def _build(
 ) -> Manifest:
     """Build, prove and sign."""
     products = graph_products(request.onnx)
+    expected_products(products, precision)
     finished = run_build(request, ctx, timeout_s=timeout_s)
-    proof, rows = prove(request.log, products, precision)
-    write_atomic(request.engine.with_name(request.engine.name + ".layers.txt"), "\n".join(rows))
+    proof = prove(request.log, products, precision)
+    write_atomic(
+        request.engine.with_name(request.engine.name + ".layers.txt"), "\n".join(proof.rows)
+    )
     request.log.unlink()
     manifest = Manifest(
         api=request.api,
@@ -118,10 +122,10 @@ def _build(
         engine_sha256=sha256_file(request.engine),
         build_s=round(finished.build_s, 3),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        proof=proof,
+        proof=proof.counts,
     )
     save_manifest(manifest, request.engine)
-    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(proof.items()))
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(proof.counts.items()))
     ctx.events.info(
         f"{request.engine.name}: {finished.size_bytes / 1e6:.1f} MB in {finished.build_s:.1f} s; "
         f"convolutions and matrix products: {kinds}"

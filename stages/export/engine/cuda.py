@@ -1,4 +1,4 @@
-"""Cuda: the few calls that the runner needs, as Protocols; pycuda and plain host memory offer them."""
+"""Cuda: the few calls that the runner needs, as Protocols, for a GPU and for plain memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class DeviceBuffer(Protocol):
 
 
 class PinnedArray(Protocol[Element]):
-    """A page-locked host array: the only kind that is copied without a detour, and asynchronously."""
+    """A page-locked host array: the only kind that is copied asynchronously."""
 
     @property
     def array(self) -> NDArray[Element]:
@@ -43,7 +43,7 @@ class PinnedArray(Protocol[Element]):
 
 
 class Stream(Protocol):
-    """A queue of work: in order within itself, and at no known time before `synchronize` returns."""
+    """A queue of work, done in order, and surely done when `synchronize` returns."""
 
     @property
     def handle(self) -> int:

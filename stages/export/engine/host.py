@@ -1,7 +1,8 @@
 """host: a stand-in for a CUDA device in plain memory, with ONNX Runtime for an engine.
 
-The CPU twin of `pycuda_memory`: it runs the runner for real, on machines without a GPU. Its streams do nothing until
-they are synchronized, so that code that forgets to wait reads old bytes here, every time, and not once in a while.
+The CPU twin of `pycuda_memory`: it runs the runner for real, on machines without a GPU. Its streams
+do nothing until they are synchronized, so that code that forgets to wait reads old bytes here,
+every time, and not once in a while.
 """
 
 from __future__ import annotations

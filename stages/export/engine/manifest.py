@@ -1,6 +1,7 @@
-"""Manifest: what an engine is and where it may be loaded; JSON beside it, checked before TensorRT sees the engine.
+"""Manifest: what an engine is and where it may be loaded; JSON beside it, checked first.
 
-TensorRT says little about an engine that it cannot load, and a foreign or damaged one may crash the process.
+TensorRT says little about an engine that it cannot load, and a foreign or damaged one may crash the
+process.
 """
 
 from __future__ import annotations
@@ -76,7 +77,8 @@ def load_manifest(engine: Path) -> Manifest:
     path = manifest_path(engine)
     if not path.exists():
         raise EngineUnusable(
-            f"{engine}: there is no manifest {path.name!r} beside it, so nothing says what it was built for. {_REBUILD}"
+            f"{engine}: there is no manifest {path.name!r} beside it, so nothing says what it was "
+            f"built for. {_REBUILD}"
         )
     try:
         return _MANIFEST.validate_json(path.read_bytes())
@@ -98,8 +100,8 @@ def check_content(engine: Path) -> Manifest:
     digest = sha256_file(engine)
     if digest != manifest.engine_sha256:
         raise EngineUnusable(
-            f"{engine}: its content was altered after it was built (SHA-256 {digest[:12]}..., the manifest "
-            f"says {manifest.engine_sha256[:12]}...). {_REBUILD}"
+            f"{engine}: its content was altered after it was built (SHA-256 {digest[:12]}..., the "
+            f"manifest says {manifest.engine_sha256[:12]}...). {_REBUILD}"
         )
     return manifest
 
@@ -109,7 +111,8 @@ def check_manifest(engine: Path, device: Device) -> Manifest:
 
     Raises:
         EngineUnusable: it is missing, altered, of another TensorRT version, or for other GPUs.
-        BackendUnavailable: the package that built it is not installed, or `device` is no CUDA device.
+        BackendUnavailable: the package that built it is not installed, or `device` is no CUDA
+        device.
     """
     manifest = check_content(engine)
     if not is_installed(manifest.api):
@@ -120,17 +123,27 @@ def check_manifest(engine: Path, device: Device) -> Manifest:
     here = str(import_module(manifest.api).__version__)
     if here != manifest.version:
         raise EngineUnusable(
-            f"{engine}: built by {manifest.api} {manifest.version}, and {here} is installed; an engine can only be "
-            f"loaded by the version that built it. Install {manifest.api}=={manifest.version}, or: {_REBUILD}"
+            f"{engine}: built by {manifest.api} {manifest.version}, and {here} is installed; only "
+            "the version that built an engine can load it. "
+            f"Install {manifest.api}=={manifest.version}, or: {_REBUILD}"
         )
     if not device.is_cuda:
         raise BackendUnavailable(
-            f"{engine}: an engine runs on a CUDA device, and the device is {device}. Use a machine with one of "
-            f"{', '.join(manifest.architectures)}, or backend: onnxruntime."
+            f"{engine}: an engine runs on a CUDA device, and the device is {device}. Use a machine "
+            f"with one of {', '.join(manifest.architectures)}, or backend: onnxruntime."
         )
-    if architecture(device) not in manifest.architectures:
-        raise EngineUnusable(
-            f"{engine}: compiled for {', '.join(manifest.architectures)}, and {device} is {architecture(device)}. "
-            f"{_REBUILD}"
-        )
+    check_architecture(engine, manifest, architecture(device))
     return manifest
+
+
+def check_architecture(engine: Path, manifest: Manifest, here: str) -> None:
+    """Let pass only an engine that was compiled for the architecture `here`.
+
+    Raises:
+        EngineUnusable: it was not.
+    """
+    if here not in manifest.architectures:
+        raise EngineUnusable(
+            f"{engine}: compiled for {', '.join(manifest.architectures)}, and the device is "
+            f"{here}. {_REBUILD}"
+        )

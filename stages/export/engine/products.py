@@ -1,4 +1,4 @@
-"""products: which convolutions and matrix products an ONNX graph has, and in which type it wants them."""
+"""products: the convolutions and matrix products of an ONNX graph, and the types they take."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FLOATS: dict[int, str] = {
 
 
 def graph_products(path: Path) -> dict[str, str]:
-    """Return name -> type of each product: ``int8`` when it multiplies dequantized tensors, else its float type."""
+    """Return name -> type of each product: ``int8`` if it is fed by Q/DQ, else its float type."""
     graph = onnx.load(path, load_external_data=False).graph
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
     types |= {value.name: value.type.tensor_type.elem_type for value in graph.input}

@@ -1,10 +1,11 @@
-"""proof: in which type each convolution and matrix product was compiled, read from the builder's layer table.
+"""proof: in which type each convolution and matrix product was compiled, by the layer table.
 
-    Name: node_Conv_294_myl0_2, LayerType: correlation, Inputs: [ { ..., Datatype: Int8, Format: ... }],
+    Name: node_Conv_294_myl0_2, LayerType: correlation, Inputs: [ { ..., Datatype: Int8, ... }],
     Constants: [...], Outputs: [...], ..., Metadata: [ONNX Layer: node_Conv_294][ONNX Layer: ...]
 
-The builder prints this table after fusion when the profiling verbosity is DETAILED, on machines without a GPU too. The
-size of an engine proves nothing: small INT8 engines are larger than their FP16 twins.
+The builder prints this table after fusion when the profiling verbosity is DETAILED, on machines
+without a GPU too. The size of an engine proves nothing: small INT8 engines are larger than their
+FP16 twins.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ class EngineLayer:
 
     name: str
     kind: str
-    """``correlation`` and ``gemm`` are products; ``kgen`` and ``runtime_fusion`` hold several operations."""
+    """``correlation`` and ``gemm`` are products; ``kgen`` and ``runtime_fusion`` are mixtures."""
     type: str
-    """The type that its product takes: ``int8``, ``fp16``, ``fp32``; empty for a row without tensors."""
+    """What its product takes: ``int8``, ``fp16``, ``fp32``; empty for a row without tensors."""
     origins: tuple[str, ...]
     """Names of the ONNX nodes it was made of."""
 
@@ -48,6 +49,16 @@ class EngineLayer:
     def is_product(self) -> bool:
         """Whether it is a convolution or matrix product by itself."""
         return bool(_PRODUCT_KIND.search(self.kind))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Proof:
+    """In which precision an engine was compiled, and the evidence."""
+
+    counts: dict[str, int]
+    """Products by type."""
+    rows: tuple[str, ...]
+    """The layer table as the builder printed it."""
 
 
 def engine_layers(log: Iterable[str]) -> Iterator[EngineLayer]:
@@ -61,9 +72,10 @@ def engine_layers(log: Iterable[str]) -> Iterator[EngineLayer]:
 
 
 def count_products(layers: Iterable[EngineLayer], nodes: Iterable[str]) -> dict[str, int]:
-    """Count products by the type they were compiled in; `nodes` are the ONNX nodes that are products.
+    """Count the ONNX nodes that are products by the type they were compiled in.
 
-    A node appears in several rows when its neighbours were fused elsewhere; the product's own row decides.
+    A node appears in several rows when its neighbours were fused elsewhere; the product's own row
+    decides.
     """
     home: dict[str, EngineLayer] = {}
     wanted = set(nodes)
@@ -74,18 +86,23 @@ def count_products(layers: Iterable[EngineLayer], nodes: Iterable[str]) -> dict[
     return dict(Counter(layer.type for layer in home.values()))
 
 
-def prove(
-    log_path: Path, products: Mapping[str, str], precision: str
-) -> tuple[dict[str, int], tuple[str, ...]]:
+def expected_products(products: Mapping[str, str], precision: str) -> int:
+    """Return how many products a graph wants in `precision`; `products` are from `graph_products`.
+
+    Raises:
+        BuildFailed: none, so that the graph is not what it is called.
+    """
+    by_type = Counter(products.values())
+    if not by_type[precision]:
+        raise BuildFailed(
+            f"export: a graph that was made as {precision} has no convolution or matrix product in "
+            f"{precision}; by type they are {dict(by_type)}. Convert it first."
+        )
+    return by_type[precision]
+
+
+def prove(log_path: Path, products: Mapping[str, str], precision: str) -> Proof:
     """Assert that what the graph says in a low precision was compiled in it.
-
-    Args:
-        log_path: The builder's verbose log.
-        products: ONNX name of each product -> the type the graph gives it, from `graph_products`.
-        precision: What the graph was made as.
-
-    Returns:
-        Products by type, and the rows of the table as evidence.
 
     Raises:
         BuildFailed: fewer products than the graph says were compiled in `precision`.
@@ -93,22 +110,18 @@ def prove(
     with log_path.open(encoding="utf-8", errors="replace") as log:
         rows = tuple(line.rstrip() for line in log if "LayerType: " in line)
     counts = count_products(engine_layers(rows), products)
-    expected, found = Counter(products.values())[precision], counts.get(precision, 0)
-    if not expected:
-        raise BuildFailed(
-            f"export: the graph is called {precision} and not one of its {len(products)} convolutions and matrix "
-            f"products is in {precision}; by the graph they are {dict(Counter(products.values()))}."
-        )
+    expected, found = expected_products(products, precision), counts.get(precision, 0)
     if found < expected:
         raise BuildFailed(
-            f"export: {expected} convolutions and matrix products of the graph are in {precision}, and only {found} "
-            f"were compiled so (by type: {counts}). The engine would run, but not in {precision}; see {log_path}."
+            f"export: of {expected} convolutions and matrix products in {precision}, {found} were "
+            f"compiled so (by type: {counts}). The engine would run, but slower than its name "
+            f"says; the layer table is in {log_path}."
         )
-    return counts, rows
+    return Proof(counts=counts, rows=rows)
 
 
 def _product_type(kind: str, inputs: str, constants: str) -> str:
-    """Return the type of a row's product: that of its first input, or of the weights in a fused kernel."""
+    """Return the type of a row's product: its first input's, or the weights'."""
     tensors = _tensors(inputs)
     weights = [tensor for tensor in _tensors(constants) if len(tensor[0]) > 1]
     if weights and not _PRODUCT_KIND.search(kind):

@@ -1,7 +1,7 @@
 """pycuda_memory: the `Cuda` of a real device, through pycuda, in the primary context.
 
-The primary context is the one that torch uses too, so that both work on the same memory. pycuda comes with the extra
-``gpu`` and is imported here and nowhere else.
+The primary context is the one that torch uses too, so that both work on the same memory. pycuda
+comes with the extra ``gpu`` and is imported here and nowhere else.
 """
 
 from __future__ import annotations

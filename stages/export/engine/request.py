@@ -25,7 +25,7 @@ class BuildRequest:
     profile: BatchProfile | None
     """None for a graph of fixed shapes."""
     architectures: tuple[str, ...] = ()
-    """Names of `ComputeCapability`: ``SM89``, or ``CURRENT``; empty where the API has no such choice."""
+    """Names of `ComputeCapability`: ``SM89``, or ``CURRENT``; empty where there is no choice."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

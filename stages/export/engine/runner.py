@@ -1,8 +1,8 @@
 """EngineRunner: batches in, logits out, through one or more slots, over any `Cuda`.
 
     runner = EngineRunner(cuda, engine.create_execution_context, binding)
-    logits = runner(images)             # numpy (N, H, W, C), any N: through pinned buffers, split, overlapped
-    logits = runner.on_device(tensor)   # a torch CUDA tensor: bound where it lies, nothing is copied
+    logits = runner(images)            # numpy (N, H, W, C), any N: through pinned buffers
+    logits = runner.on_device(tensor)  # a torch CUDA tensor: bound where it lies, no copy
 
 With two slots the copies of one part overlap with the computation of the other.
 """
@@ -81,8 +81,8 @@ class EngineRunner:
     def on_device(self, images: Tensor) -> Tensor:
         """Return logits for a uint8 tensor on this device, without a copy.
 
-        The work is queued on torch's current stream, like any torch operation: no waiting is needed before, and
-        the usual waiting after.
+        The work is queued on torch's current stream, like any torch operation: no waiting is needed
+        before, and the usual waiting after.
 
         Raises:
             RunFailed: the images are not of the engine's form, or the run failed.

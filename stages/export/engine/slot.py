@@ -112,7 +112,7 @@ class Slot:
         self._drop_buffers()
 
     def _reserve(self, batch: int) -> _Buffers:
-        """Return buffers for a batch; they at least double, so a growing batch rarely reallocates."""
+        """Return buffers for a batch; they at least double, so growing batches rarely wait."""
         if self._buffers is None or self._buffers.capacity < batch:
             doubled = 2 * self._buffers.capacity if self._buffers else 0
             self._drop_buffers()
@@ -164,6 +164,6 @@ def execute(
         refused = "the run"
     if refused:
         raise RunFailed(
-            f"export: TensorRT refused {refused} of a batch of shape {shape}. The engine takes batches "
-            f"of {binding.profile.min} to {binding.profile.max}; its own message is in the log above."
+            f"export: TensorRT refused {refused} of a batch of shape {shape}. The engine takes "
+            f"batches of {binding.profile.min} to {binding.profile.max}."
         )
