@@ -101,7 +101,9 @@ def open_loader(
     )
     chosen = select(BACKENDS, backend or spec.backend, device, where="stages.augment.backend")
     quarantine = Quarantine(on_bad_file, on_error)
-    executor: Executor = chosen.backend.load().open_executor(reader, plan, device, quarantine.add)
+    executor: Executor = chosen.backend.load().open_executor(
+        reader, plan, device, schedule.batch_size, quarantine.add
+    )
     return ScheduledLoader(executor, schedule, plan, reader.labels, quarantine, device)
 
 

@@ -60,6 +60,7 @@ def open_executor(
     reader: ArrayReader | FileReader,
     plan: Plan,
     device: Device,
+    batch_size: int,
     on_damaged: Callable[[DamagedImage], None],
 ) -> ArrayExecutor:
     """Open this backend over one split."""

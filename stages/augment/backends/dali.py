@@ -2,7 +2,8 @@
 
 The graph draws nothing: every random number comes in with the batch, from `stages.augment.plan`.
 So a batch is a pure function of its position. Resuming in mid-epoch, leaving an epoch early and
-going on after a damaged file need no checkpoint of the pipeline: a batch is just asked for again."""
+going on after a damaged file need no checkpoint of the pipeline: the batch is asked for again.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 from torch.utils.dlpack import from_dlpack
 
 from pipeline.device import Device
-from stages.augment.backends.dali_graph import Inputs, build_pipeline, graph_inputs
+from stages.augment.backends.dali_graph import PIXEL_INPUT, Inputs, build_pipeline, graph_inputs
 from stages.augment.encoded import EncodedImages
 from stages.augment.images import DamagedImage, match_channels
 from stages.augment.plan import Plan, draw
@@ -30,14 +32,20 @@ class DaliExecutor:
     depth = 2
 
     def __init__(
-        self, reader: ArrayReader | FileReader, plan: Plan, device: Device, threads: int
+        self,
+        reader: ArrayReader | FileReader,
+        plan: Plan,
+        device: Device,
+        batch_size: int,
+        threads: int,
     ) -> None:
         self._reader = reader
         self._encoded = None if isinstance(reader, ArrayReader) else EncodedImages(reader)
         self._plan = plan
         self._device = device
+        self._batch_size = batch_size
         self._threads = threads
-        self._runner: GraphRunner | None = None
+        self._runner: GraphRunner | None = self._new_runner()
         # One thread reads the next batch while the other waits for DALI, whose threads do the work.
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="read")
         self._running = ThreadPoolExecutor(1, thread_name_prefix="dali")
@@ -45,6 +53,8 @@ class DaliExecutor:
 
     def submit(self, positions: NDArray[np.int64], key: Sequence[int]) -> None:
         """Put a batch into the queue."""
+        if self._runner is None:
+            self._runner = self._new_runner()
         inputs = self._reading.submit(self._read, positions, key)
         self._waiting.append(self._running.submit(self._run, positions, inputs))
 
@@ -79,30 +89,37 @@ class DaliExecutor:
 
     def _run(self, positions: NDArray[np.int64], inputs: Future[Inputs]) -> torch.Tensor:
         batch = inputs.result()
-        if self._runner is None or self._runner.batch_size < len(positions):
-            self._runner = self._new_runner(len(positions))
+        if self._runner is None:
+            raise RuntimeError("the pipeline failed at an earlier batch")
         try:
             return self._runner(batch)
         except RuntimeError as error:
-            # DALI calls a pipeline that has failed invalid, so the next batch gets a new one.
+            # DALI calls a pipeline that has failed invalid: what is asked for next gets a new one.
             self._runner = None
             self._name_culprit(positions, batch, error)
             raise
 
-    def _new_runner(self, batch_size: int) -> GraphRunner:
+    def _new_runner(self) -> GraphRunner:
         encoded = self._encoded is not None
-        return GraphRunner(self._plan, self._device, batch_size, self._threads, encoded=encoded)
+        return GraphRunner(
+            self._plan, self._device, self._batch_size, self._threads, encoded=encoded
+        )
 
     def _name_culprit(
         self, positions: NDArray[np.int64], batch: Inputs, error: RuntimeError
     ) -> None:
-        """Run a failed batch image by image: DALI does not always say which one it was."""
+        """Decode a failed batch image by image: DALI does not always say which one it was."""
         if self._encoded is None:
             return
+        decode_only = replace(self._plan, pixel=())
         for row, position in enumerate(positions):
-            alone = {name: values[row : row + 1] for name, values in batch.items()}
+            alone = {
+                name: values[row : row + 1]
+                for name, values in batch.items()
+                if not name.startswith(PIXEL_INPUT)
+            }
             try:
-                self._new_runner(1)(alone)
+                GraphRunner(decode_only, self._device, 1, 1, encoded=True)(alone)
             except RuntimeError as reason:
                 raise self._encoded.damaged(int(position), _first_reason(reason)) from error
 
@@ -113,7 +130,6 @@ class GraphRunner:
     def __init__(
         self, plan: Plan, device: Device, batch_size: int, threads: int, *, encoded: bool
     ) -> None:
-        self.batch_size = batch_size
         self._pipeline = build_pipeline(plan, device, batch_size, threads, encoded=encoded)
 
     def __call__(self, batch: Inputs) -> torch.Tensor:
@@ -134,7 +150,8 @@ def open_executor(
     reader: ArrayReader | FileReader,
     plan: Plan,
     device: Device,
+    batch_size: int,
     on_damaged: Callable[[DamagedImage], None],
 ) -> DaliExecutor:
     """Open this backend over one split."""
-    return DaliExecutor(reader, plan, device, threads=min(8, os.cpu_count() or 1))
+    return DaliExecutor(reader, plan, device, batch_size, threads=min(8, os.cpu_count() or 1))

@@ -1,11 +1,11 @@
 """RandAugment, TrivialAugment and AutoAugment from DALI's own suites.
 
 DALI's ready-made functions draw inside the graph. Here the same suites and policies are applied
-to choices that come in with the batch, so that the graph stays free of random state."""
+to choices that come in with the batch, so that the graph stays free of random state.
+"""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,9 +20,6 @@ from nvidia.dali.data_node import DataNode
 
 from stages.augment.plan import Plan
 from stages.augment.spec import AutoAugment, Automatic, RandAugment
-
-# DALI's own suites call operators by names that DALI itself has deprecated.
-warnings.filterwarnings("ignore", message=r"WARNING: `nvidia\.dali\.fn\.experimental")
 
 _NUM_BINS = 31
 _BLACK = 0

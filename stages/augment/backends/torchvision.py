@@ -2,7 +2,8 @@
 
 Pillow decodes (torchvision's own decoders are deprecated since 0.29), so that libjpeg itself can
 reduce photos much larger than the target to 1/2, 1/4 or 1/8. The resample is what torchvision's
-v2 calls."""
+v2 calls.
+"""
 
 from __future__ import annotations
 
@@ -130,6 +131,7 @@ def open_executor(
     reader: ArrayReader | FileReader,
     plan: Plan,
     device: Device,
+    batch_size: int,
     on_damaged: Callable[[DamagedImage], None],
 ) -> TorchvisionExecutor:
     """Open this backend over one split."""
