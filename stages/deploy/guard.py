@@ -22,12 +22,18 @@ import time
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 _POLL_S = 0.05
 
 
 def die_with_parent() -> None:
     """Ask the kernel to end this process with its parent: the guard may be killed too."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def adopt_orphans() -> None:
+    """Ask the kernel for the server's children when it dies: not every machine has an init."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def wait_for_end(server: subprocess.Popen[bytes]) -> None:
@@ -48,6 +54,9 @@ def stop(server: subprocess.Popen[bytes], grace_s: float) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(server.pid, signal.SIGKILL)
     server.wait()
+    with contextlib.suppress(ChildProcessError):
+        while True:  # the stubs, adopted: gone for good when this returns
+            os.waitpid(-1, 0)
 
 
 def remove_regions(prefix: str) -> None:
@@ -61,6 +70,8 @@ def main(arguments: list[str]) -> int:
     prefix, grace_s, _, *command = arguments
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # our standard input says when to stop
+
+    adopt_orphans()
 
     def prepare() -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

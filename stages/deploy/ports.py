@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from pipeline.errors import StageFailed
@@ -41,18 +42,11 @@ def claim_endpoints(config: PortsConfig) -> Endpoints:
     Raises:
         StageFailed: a given port is taken.
     """
-    # All are held at once, so that no two automatic ones are the same.
-    held = {
-        name: _bind(name, 0 if port == "auto" else port)
-        for name, port in (
-            ("http", config.http),
-            ("grpc", config.grpc),
-            ("metrics", config.metrics),
-        )
-    }
-    numbers = {name: held_socket.getsockname()[1] for name, held_socket in held.items()}
-    for held_socket in held.values():
-        held_socket.close()
+    with ExitStack() as held:  # all at once, so that no two automatic ones are the same
+        numbers = {
+            name: held.enter_context(_bind(name, 0 if port == "auto" else port)).getsockname()[1]
+            for name, port in config
+        }
     return Endpoints(
         http_port=numbers["http"], grpc_port=numbers["grpc"], metrics_port=numbers["metrics"]
     )

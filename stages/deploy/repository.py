@@ -71,7 +71,8 @@ def _write_pipeline(
     (version_dir.parent / LABELS_FILE).write_text(labels_text(plan.classes), encoding="utf-8")
     shutil.copyfile(MODEL_FILES / "postprocess.py", version_dir / "model.py")
 
-    _add_model(repository, model_configs.pipeline_model(plan), plan)
+    version_dir = _add_model(repository, model_configs.pipeline_model(plan), plan)
+    (version_dir / ".keep").touch()  # git and object stores lose empty folders, and Triton wants it
 
 
 def _add_model(repository: Path, config: ModelConfig, plan: ServingPlan) -> Path:

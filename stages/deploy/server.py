@@ -26,6 +26,7 @@ from stages.deploy.client import RequestFailed, open_client
 from stages.deploy.ports import HOST, Endpoints
 
 _POLL_S = 0.05
+_WORKER = b"triton_python_backend_stub"
 _ADMIN_APIS = "model-repository,shared-memory,statistics,trace,logging"
 
 
@@ -57,6 +58,7 @@ class Server:
 
     def __post_init__(self) -> None:
         self.shm_prefix = f"dlpipe-{os.getpid()}-{secrets.token_hex(4)}-"
+        self._workers = 0
         self._guard: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
 
@@ -74,6 +76,7 @@ class Server:
         )
         try:
             self._await_ready(started + self.start_timeout_s)
+            self._workers = self.workers()
             fault = self.fault()
             if fault:
                 raise StageFailed(self._message(f"is up and answers wrongly: {fault}"))
@@ -100,6 +103,9 @@ class Server:
         """Return what is wrong with the server, or None: it runs and answers the canary rightly."""
         if not self.alive:
             return "its process has ended"
+        dead = self._workers - self.workers()
+        if dead > 0:
+            return f"{dead} of its {self._workers} workers died, and it will not replace them"
         if self.target.canary is None:
             return None if self._says_ready() else "it does not say that it is ready"
         client = open_client("grpc", self.endpoints, timeout_s=10)
@@ -111,6 +117,17 @@ class Server:
         finally:
             client.close()
         return self.target.canary.fault(answer[self.target.output].astype("float32"))
+
+    def workers(self) -> int:
+        """Return how many workers of Triton's Python backend live; each names our prefix."""
+        prefix, count = self.shm_prefix.encode(), 0
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                words = path.read_bytes().split(b"\0")
+            except OSError:  # it has just ended
+                continue
+            count += words[0].endswith(_WORKER) and any(w.startswith(prefix) for w in words[1:])
+        return count
 
     def close(self) -> None:
         """Stop the server, its helpers and its shared memory; safe to call twice."""

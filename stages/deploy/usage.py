@@ -30,14 +30,15 @@ print(client.infer("{model}", [given]).as_numpy("{output}"))
 """
 
 _PIPELINE_CURL = """\
+# The body is the file itself; the answer is JSON followed by the scores and the labels as binary.
 curl -sS --data-binary @image.jpg -H 'Inference-Header-Content-Length: 0' \\
-     http://127.0.0.1:8000/v2/models/{pipeline}/infer
+     http://127.0.0.1:8000/v2/models/{pipeline}/infer | tr -cd '[:print:]'
 """
 
 _TENSOR_CURL = """\
 # The whole body is one image: {bytes} bytes of uint8, row by row.
 curl -sS --data-binary @image.raw -H 'Inference-Header-Content-Length: 0' \\
-     http://127.0.0.1:8000/v2/models/{model}/infer
+     http://127.0.0.1:8000/v2/models/{model}/infer | tr -cd '[:print:]'
 """
 
 

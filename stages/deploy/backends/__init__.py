@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import subprocess
@@ -32,6 +33,12 @@ class Launch:
     image: str
     """The container image, where there is no program."""
     needs_gpu: bool = False
+
+    def mirror(self) -> Path:
+        """Return a copy made of links: Python leaves its caches there and not in the original."""
+        target = self.work_dir / "repository"
+        shutil.copytree(self.repository.resolve(), target, copy_function=os.symlink)
+        return target
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

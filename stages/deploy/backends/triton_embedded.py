@@ -24,7 +24,7 @@ def program(launch: Launch) -> Program | None:
         libraries.append(os.environ["LD_LIBRARY_PATH"])
     return Program(
         argv=(str(root / "tritonserver" / "bin" / "tritonserver"),),
-        repository=str(launch.repository),
+        repository=str(launch.mirror()),
         env={
             "LD_LIBRARY_PATH": os.pathsep.join(libraries),
             "DLPIPE_SITE_PACKAGES": os.pathsep.join(site_packages()),

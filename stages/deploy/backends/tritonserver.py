@@ -14,7 +14,7 @@ def program(launch: Launch) -> Program | None:
     """Return how to start the server on a repository."""
     binary = shutil.which("tritonserver")
     if binary is not None:
-        return Program(argv=(binary,), repository=str(launch.repository))
+        return Program(argv=(binary,), repository=str(launch.mirror()))
     return Program(argv=container_command(launch), repository="/models")
 
 

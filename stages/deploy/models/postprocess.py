@@ -18,11 +18,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import triton_python_backend_utils as pb_utils
 
 # The embedded server hands numpy 2 arrays on as EMPTY outputs with status OK: refuse to load.
 if "DLPIPE_SITE_PACKAGES" in os.environ and int(np.__version__.split(".")[0]) >= 2:
     raise ImportError(f"numpy {np.__version__} is installed; this server needs numpy 1.x")
+
+import triton_python_backend_utils as pb_utils
 
 
 class TritonPythonModel:

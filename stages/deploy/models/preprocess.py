@@ -17,13 +17,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import triton_python_backend_utils as pb_utils
-from numpy.typing import NDArray
-from nvidia.dali import Pipeline
 
 # This server hands numpy 2 arrays on as EMPTY outputs with status OK: refuse to load instead.
 if int(np.__version__.split(".")[0]) >= 2:
     raise ImportError(f"numpy {np.__version__} is installed; this server needs numpy 1.x")
+
+import triton_python_backend_utils as pb_utils
+from numpy.typing import NDArray
+from nvidia.dali import Pipeline
 
 Encoded = NDArray[np.uint8]  # (bytes,)
 Pixels = NDArray[np.uint8]  # (H, W, C)

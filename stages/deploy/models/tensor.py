@@ -18,12 +18,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
-import triton_python_backend_utils as pb_utils
 
 # This server hands numpy 2 arrays on as EMPTY outputs with status OK: refuse to load instead.
 if int(np.__version__.split(".")[0]) >= 2:
     raise ImportError(f"numpy {np.__version__} is installed; this server needs numpy 1.x")
+
+import onnxruntime as ort
+import triton_python_backend_utils as pb_utils
 
 
 class TritonPythonModel:
