@@ -1,4 +1,4 @@
-"""AMP check: one batch through the network in fp32 and in the chosen precision, before the first epoch."""
+"""AMP check: one batch in fp32 and in the chosen precision, before the first epoch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class AmpCheck:
         return self.difference > WARN_ABOVE
 
     def __str__(self) -> str:
-        return f"logits in {self.precision} differ from fp32 by {self.difference:.2%} (one training batch)"
+        return f"logits in {self.precision} differ from fp32 by {self.difference:.2%} (one batch)"
 
 
 def check_amp(
@@ -40,7 +40,7 @@ def check_amp(
     """Compare one forward pass in training mode; the module and all random states stay as they are.
 
     Raises:
-        StageFailed: the logits in the chosen precision are not finite, or have nothing to do with fp32's.
+        StageFailed: the logits are not finite, or have nothing to do with those in fp32.
     """
     reference = _forward(module, images, None, device)
     answer = _forward(module, images, precision, device)
@@ -62,6 +62,8 @@ def _forward(
     with random_state_kept():  # so that dropout draws the same in both passes
         double = copy.deepcopy(module).train()  # batch norm counts what it sees
         if precision is None:
-            return double(images).float()
-        with precision.autocast(device):
-            return double(images).float()
+            logits: torch.Tensor = double(images)
+        else:
+            with precision.autocast(device):
+                logits = double(images)
+        return logits.float()

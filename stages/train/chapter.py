@@ -12,6 +12,7 @@ from PIL import Image
 from pipeline.artifacts import TrainedModel
 from pipeline.report.blocks import (
     Block,
+    Cell,
     Facts,
     Gallery,
     LineChart,
@@ -49,8 +50,8 @@ def write_chapter(loop: Loop, outcome: Outcome) -> None:
     blocks += [_confusion(trained, outcome.reference), *_gallery(loop, outcome)]
     section = Section(
         title="Training",
-        summary=f"{loop.config.model} reaches {trained.metrics['top1']:.2%} top-1 in {loop.position.epoch} "
-        f"epoch(s), trained in {trained.precision}.",
+        summary=f"{loop.config.model} reaches {trained.metrics['top1']:.2%} top-1 in "
+        f"{loop.position.epoch} epoch(s), trained in {trained.precision}.",
         blocks=tuple(blocks),
     )
     loop.ctx.write_section(section)
@@ -58,7 +59,7 @@ def write_chapter(loop: Loop, outcome: Outcome) -> None:
 
 def _facts(loop: Loop, outcome: Outcome) -> Facts:
     metrics = outcome.trained.metrics
-    items = [
+    items: list[tuple[str, Cell]] = [
         ("Model", loop.config.model),
         ("Parameters", f"{int(metrics['parameters']):,}"),
         ("Top-1, fp32", f"{metrics['top1']:.2%} of {len(outcome.reference.targets):,}"),
@@ -79,14 +80,16 @@ def _facts(loop: Loop, outcome: Outcome) -> Facts:
 def _notes(loop: Loop, outcome: Outcome) -> list[Block]:
     notes: list[Block] = []
     if outcome.check is not None:
-        level = "warning" if outcome.check.is_suspicious else "good"
-        notes.append(Note(text=f"AMP check before the first epoch: {outcome.check}.", level=level))
+        text = f"AMP check before the first epoch: {outcome.check}."
+        suspicious = outcome.check.is_suspicious
+        notes.append(Note(text=text, level="warning" if suspicious else "good"))
     guard = loop.learner.guard
     skipped = int(guard.total.item())
     if skipped or guard.rollbacks:
         text = (
-            f"{skipped} step(s) were skipped for a loss or gradient that was not finite, and training went back "
-            f"{guard.rollbacks} time(s); the learning rate ended at x {loop.learner.schedule.scale:g}."
+            f"{skipped} step(s) were skipped for a loss or gradient that was not finite, and "
+            f"training went back {guard.rollbacks} time(s); the learning rate ended at "
+            f"x {loop.learner.schedule.scale:g}."
         )
         notes.append(Note(text=text, level="warning"))
     return notes

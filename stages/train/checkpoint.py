@@ -55,7 +55,7 @@ class CheckpointFolder:
     events: EventLog
 
     def save(self, step: int, weights: Mapping[str, Tensors], state: Mapping[str, object]) -> Path:
-        """Write one checkpoint and drop the oldest; a crash at any moment leaves the ones before intact."""
+        """Write one checkpoint and drop the oldest; a crash leaves the ones before intact."""
         self.folder.mkdir(exist_ok=True)
         for left_by_a_crash in self.folder.glob(".writing-*"):
             shutil.rmtree(left_by_a_crash)
@@ -92,8 +92,8 @@ class CheckpointFolder:
                 manifest = _read_manifest(path)
                 if manifest["key"] != self.key:
                     self.events.warning(
-                        f"{path.name} belongs to another configuration, data set, torch version or number of "
-                        "threads; it is not used."
+                        f"{path.name} belongs to another configuration, data set, torch version or "
+                        "number of threads; it is not used."
                     )
                     path.rename(path.with_name(f"aside-{path.name}"))
                     continue
@@ -110,7 +110,7 @@ class CheckpointFolder:
 
 def save_weights(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     """Write tensors as safetensors, whatever device they are on and however they lie in memory."""
-    # Copies, since safetensors takes neither shared memory (tied weights) nor channels-last strides.
+    # Copies: safetensors takes neither shared memory (tied weights) nor channels-last strides.
     plain = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()

@@ -15,7 +15,7 @@ class OptimizerConfig(StageConfig):
     """Which optimizer, and how fast it goes."""
 
     name: str = "adamw"
-    """Any optimizer of timm: ``sgd`` (Nesterov), ``momentum``, ``adamw``, ``lamb``, ``lion``, ``muon``..."""
+    """Any of timm's: ``sgd`` (Nesterov), ``momentum``, ``adamw``, ``lamb``, ``lion``, ``muon``."""
     lr: float = Field(default=1e-3, gt=0)
     """Peak learning rate; the schedule scales it."""
     weight_decay: float = Field(default=0.01, ge=0)
@@ -32,7 +32,7 @@ class ScheduleConfig(StageConfig):
     """How the learning rate moves over the run; stepped at every optimizer step."""
 
     name: Literal["cosine", "onecycle", "step", "poly", "constant"] = "cosine"
-    """Shape after the warm-up; ``onecycle`` climbs in a line, then falls in a line to ``min_lr``."""
+    """Shape after the warm-up; ``onecycle`` climbs in a line and falls in a line to ``min_lr``."""
     warmup_epochs: float = Field(default=1, ge=0)
     """Epochs of linear climb at the start; may be a fraction."""
     min_lr: float = Field(default=0.0, ge=0)
@@ -78,7 +78,7 @@ class GuardConfig(StageConfig):
     tolerate: int = Field(default=0, ge=0)
     """Bad steps in a row that are skipped (weights untouched) before the policy acts."""
     check_every: int = Field(default=10, ge=1)
-    """Steps between two looks at the device's counters; a bad step never changes weights before the look."""
+    """Steps between two looks at the counters; a bad step changes no weights before the look."""
     lr_factor: float = Field(default=0.5, gt=0, lt=1)
     """``rollback`` only: what each rollback multiplies the learning rate by."""
     max_rollbacks: int = Field(default=3, ge=1)
@@ -93,10 +93,10 @@ class TrainConfig(StageConfig):
     model_options: dict[str, Option] = Field(default_factory=dict)
     """Passed to the factory as keyword arguments, for instance ``{drop_path_rate: 0.1}``."""
     small_input: Literal["auto"] | bool = "auto"
-    """Replace a ResNet's 7x7/2 stem and max-pool by one 3x3/1 convolution; ``auto``: for images up to 64 px without
-    pretrained weights. Keeps detail at 4 to 16 times the computation."""
+    """Replace a ResNet's 7x7/2 stem and max-pool by one 3x3/1 convolution; ``auto``: for images up
+    to 64 px without pretrained weights. Keeps detail, at about 16 times the computation."""
     pretrained: str | Literal[False] = False
-    """A safetensors file to start from (timm's names or a `model.safetensors` of ours); nothing is downloaded."""
+    """A safetensors file to start from, timm's or ours; ``false``: none. Nothing is downloaded."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Forward and backward precision; ``auto`` takes bf16 where the hardware has units for it."""
     epochs: int = Field(default=10, ge=1, le=100_000)
@@ -112,7 +112,8 @@ class TrainConfig(StageConfig):
     ema: EmaConfig | Literal[False] = EmaConfig()
     """A moving average of the weights; ``off`` for none."""
     weights: Literal["best", "last", "ema"] = "best"
-    """What is exported: the ``best`` of model and average over all epochs, the ``last`` step's, or its ``ema``."""
+    """What is exported: the ``best`` of model and average over all epochs, the ``last`` step's,
+    or the average (``ema``) at the last step."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of each label that is spread over all classes."""
     grad_clip: float | None = Field(default=None, gt=0)
@@ -126,7 +127,7 @@ class TrainConfig(StageConfig):
     compile: bool = False
     """torch.compile; pays on GPUs, gained nothing on CPUs."""
     deterministic: bool = True
-    """Deterministic kernels: needed for bit-equal resume. On CUDA an operator that has none only warns."""
+    """Deterministic kernels, for bit-equal resume. On CUDA an operator that has none only warns."""
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
     """CPU threads of torch; ``auto`` leaves torch's choice. Part of what makes a run bit-equal."""
     checkpoint: CheckpointConfig = CheckpointConfig()

@@ -1,7 +1,8 @@
 """Guard: counts NaN and Inf on the device, without waiting for it, and says when enough is enough.
 
-A bad step is skipped by the optimizer itself (its ``found_inf``), so weights stay finite however late the host
-looks. The looks come at fixed steps, never by the clock: a resumed run must take the same decisions.
+A bad step is skipped by the optimizer itself (its ``found_inf``), so weights stay finite however
+late the host looks. The looks come at fixed steps, never by the clock: a resumed run must take the
+same decisions.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from timm.utils import ModelEmaV3
+from timm.utils.model_ema import ModelEmaV3
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from pipeline.device import Device
@@ -54,7 +54,7 @@ class Learner:
         with self.precision.autocast(self.device):
             logits = self.forward(batch.images)
             loss = objective(logits, batch.targets, batch.mix, self.label_smoothing)
-        self.scaler.scale(loss).backward()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
 
         weights = [p for p in self.module.parameters() if p.grad is not None]
@@ -85,7 +85,7 @@ class Learner:
             self.optimizer.step()
 
     def _count(self, loss: torch.Tensor, finite: torch.Tensor, samples: int) -> None:
-        # With a scaler an infinite gradient is how it finds its scale; only an infinite loss is a fault.
+        # By infinite gradients a scaler finds its scale; there, only an infinite loss is a fault.
         loss_is_finite = loss.isfinite()
         self.guard.record(~(loss_is_finite if self.scaler.is_enabled() else finite))
         self.loss_sum.add_(torch.where(loss_is_finite, loss.double() * samples, 0.0))

@@ -1,7 +1,7 @@
-"""Loop: epochs of steps until the target, the last epoch or the time limit, with checkpoints in between.
+"""Loop: epochs of steps until the target, the last epoch or the time limit.
 
-State is whole at two places only: between two steps, and between an epoch's last step and its evaluation.
-Checkpoints, rollbacks and interruptions happen there and nowhere else.
+State is whole at two places only: between two steps, and between an epoch's last step and its
+evaluation. Checkpoints, rollbacks and interruptions happen there and nowhere else.
 """
 
 from __future__ import annotations
@@ -195,8 +195,8 @@ class Loop:
         where = f"train: the loss or a gradient was not finite around step {step}"
         if policy.on_nonfinite == "stop":
             raise StageFailed(
-                f"{where}, and guard.on_nonfinite is 'stop'. Lower optimizer.lr, set grad_clip, use precision: "
-                "bf16 or fp32, or set guard: {on_nonfinite: rollback}."
+                f"{where}, and guard.on_nonfinite is 'stop'. Lower optimizer.lr, set grad_clip, "
+                "use precision: bf16 or fp32, or set guard: {on_nonfinite: rollback}."
             )
         if rollbacks > policy.max_rollbacks:
             raise StageFailed(
@@ -249,8 +249,8 @@ class Loop:
         new, tripped = self.learner.guard.look()
         if new and not tripped:
             self.ctx.events.warning(
-                f"train: {new} step(s) before step {self.learner.num_steps} had a loss or gradient that was not "
-                "finite; they were skipped (guard.tolerate)."
+                f"train: {new} step(s) before step {self.learner.num_steps} had a loss or gradient "
+                "that was not finite; they were skipped (guard.tolerate)."
             )
         return tripped
 

@@ -1,7 +1,8 @@
-"""Network: from configuration and data to a module with its first weights and the reference to rebuild it."""
+"""Network: from configuration and data to a module, and the reference to rebuild it."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.artifacts import DataSpec, ModuleRef
@@ -11,10 +12,9 @@ from stages.train.config import TrainConfig
 from stages.train.models.classifier import ImageClassifier
 from stages.train.models.factory import FACTORY, build_model
 from stages.train.models.pretrained import load_pretrained
-from stages.train.models.stem import SMALL_IMAGE_PX, has_large_stem
-from stages.train.reproducible import random_state_kept
+from stages.train.models.stem import SMALL_IMAGE_PX, has_large_stem, shrink_stem
 
-_RESERVED = ("classes", "height", "width", "channels", "mean", "std", "small_input", "name")
+_FROM_DATA = ("name", "classes", "height", "width", "channels", "mean", "std", "small_input")
 
 
 def build_network(
@@ -25,15 +25,30 @@ def build_network(
     Raises:
         ConfigError: there is no such model, or it does not fit the data.
     """
-    taken = [key for key in config.model_options if key in _RESERVED]
-    if taken:
-        raise ConfigError(
-            f"stages.train.model_options.{taken[0]}: comes from the data set and cannot be set here. Remove it."
+    ref = _reference(config, spec)
+    module = build_model(**ref.arguments)  # type: ignore[arg-type]
+    if config.small_input == "auto" and _wants_small_stem(config, spec, module):
+        shrink_stem(module.body)
+        ref = replace(ref, arguments={**ref.arguments, "small_input": True})
+        events.info(
+            f"small_input: auto replaces the stem of {config.model} by a 3x3 convolution of stride 1, "
+            f"because the images are {spec.width}x{spec.height} (false keeps the faster original)"
         )
-    small = config.small_input is True or (
-        config.small_input == "auto" and _wants_small_stem(config, spec)
-    )
-    ref = ModuleRef(
+    if config.pretrained:
+        fresh = load_pretrained(module, Path(config.pretrained))
+        rest = ", ".join(fresh) or "none"
+        events.info(f"pretrained weights from {config.pretrained}; as initialized: {rest}")
+    return module, ref
+
+
+def _reference(config: TrainConfig, spec: DataSpec) -> ModuleRef:
+    for key in config.model_options:
+        if key in _FROM_DATA:
+            raise ConfigError(
+                f"stages.train.model_options.{key}: comes from the data set and cannot be set here. "
+                "Remove it."
+            )
+    return ModuleRef(
         factory=FACTORY,
         arguments={
             "name": config.model,
@@ -43,36 +58,12 @@ def build_network(
             "channels": spec.channels,
             "mean": spec.mean,
             "std": spec.std,
-            "small_input": small,
+            "small_input": config.small_input is True,
             **config.model_options,
         },
     )
-    module = build_model(**ref.arguments)  # type: ignore[arg-type]
-    if small and config.small_input == "auto":
-        events.info(
-            f"small_input: auto replaces the stem of {config.model} by a 3x3 convolution of stride 1, because the "
-            f"images are {spec.width}x{spec.height} (set small_input: false for the faster original)"
-        )
-    if config.pretrained:
-        fresh = load_pretrained(module, Path(config.pretrained))
-        events.info(
-            f"pretrained weights from {config.pretrained}; as initialized: {', '.join(fresh) or 'none'}"
-        )
-    return module, ref
 
 
-def _wants_small_stem(config: TrainConfig, spec: DataSpec) -> bool:
-    if config.pretrained or min(spec.height, spec.width) > SMALL_IMAGE_PX:
-        return False
-    with random_state_kept():
-        probe = build_model(
-            config.model,
-            classes=len(spec.classes),
-            height=spec.height,
-            width=spec.width,
-            channels=spec.channels,
-            mean=spec.mean,
-            std=spec.std,
-            **config.model_options,
-        )
-    return has_large_stem(probe.body)
+def _wants_small_stem(config: TrainConfig, spec: DataSpec, module: ImageClassifier) -> bool:
+    is_small = min(spec.height, spec.width) <= SMALL_IMAGE_PX
+    return is_small and not config.pretrained and has_large_stem(module.body)

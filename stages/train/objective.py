@@ -16,7 +16,7 @@ def objective(
 ) -> torch.Tensor:
     """Return the mean cross-entropy; a mixed sample counts for both of its labels by their share.
 
-    Cross-entropy is linear in the label, so this equals the loss on the blended one-hot label (mixup, eq. 1).
+    Cross-entropy is linear in the label: this is the loss on the blended label (mixup, eq. 1).
     """
     logits = logits.float()  # (N, K)
     own = cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)  # (N,)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
-import timm.optim
 import torch
+from timm.optim._optim_factory import (
+    create_optimizer_v2,
+    get_optimizer_class,
+    list_optimizers,
+)
 from torch import nn
 
 from pipeline.errors import ConfigError, nearest
@@ -16,16 +21,16 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.O
     """Build the optimizer; weight decay leaves biases and norms alone.
 
     Raises:
-        ConfigError: timm knows no such optimizer, it is not installed, or it does not take one of the settings.
+        ConfigError: timm knows no such optimizer, it is not installed, or it lacks a setting.
     """
-    names = timm.optim.list_optimizers()
+    names = [str(name) for name in list_optimizers()]
     if config.name not in names:
         raise ConfigError(
             f"stages.train.optimizer.name: '{config.name}' is no optimizer of timm. "
             f"Allowed: {', '.join(names)}.{nearest(config.name, names)}"
         )
     takes = _parameters_of(config.name)
-    settings: dict[str, float | tuple[float, ...] | bool] = {}
+    settings: dict[str, Any] = {}
     if config.betas is not None:
         _require("betas", config.name, takes)
         settings["betas"] = tuple(config.betas)
@@ -34,7 +39,7 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.O
         settings["momentum"] = config.momentum
     if "fused" in takes:
         settings["fused"] = True
-    optimizer: torch.optim.Optimizer = timm.optim.create_optimizer_v2(
+    optimizer: torch.optim.Optimizer = create_optimizer_v2(
         module, config.name, lr=config.lr, weight_decay=config.weight_decay, **settings
     )
     return optimizer
@@ -47,7 +52,7 @@ def skips_by_itself(optimizer: torch.optim.Optimizer) -> bool:
 
 def _parameters_of(name: str) -> frozenset[str]:
     try:
-        kind = timm.optim.get_optimizer_class(name, bind_defaults=False)
+        kind = get_optimizer_class(name, bind_defaults=False)
         return frozenset(inspect.signature(kind).parameters)
     except (ImportError, AssertionError) as error:
         raise ConfigError(
@@ -59,6 +64,6 @@ def _parameters_of(name: str) -> frozenset[str]:
 def _require(setting: str, name: str, takes: frozenset[str]) -> None:
     if setting not in takes:
         raise ConfigError(
-            f"stages.train.optimizer.{setting}: '{name}' has no {setting}. Remove it, or use an optimizer "
-            f"that has ({'sgd' if setting == 'momentum' else 'adamw'})."
+            f"stages.train.optimizer.{setting}: '{name}' has no {setting}. Remove it, or use one "
+            f"that has it ('{'sgd' if setting == 'momentum' else 'adamw'}')."
         )

@@ -54,7 +54,7 @@ def detect_units(device: Device) -> Units:
     """Ask the hardware which short formats it computes in."""
     if device.is_cuda:
         return Units(bf16=torch.cuda.is_bf16_supported(including_emulation=False), fp16=True)
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return Units(bf16=False, fp16=False)
     # oneDNN also says "supported" where it emulates, so the instruction set has the last word.
     has = torch.cpu.get_capabilities()
@@ -88,6 +88,6 @@ def _emulated(name: str, place: str, has_units: bool) -> str:
     if has_units:
         return ""
     return (
-        f"train.precision: '{name}' gains nothing here: this {place} has no {name} units and emulates them "
-        "(up to ten times slower than fp32). Use precision: auto."
+        f"train.precision: '{name}' gains nothing here: this {place} has no {name} units and "
+        "emulates them, up to ten times slower than fp32. Use precision: auto."
     )

@@ -1,4 +1,4 @@
-"""Reproducible: every random state and every switch that makes two runs equal, set, saved and put back."""
+"""Reproducible: every random state and switch that makes two runs equal, set and put back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.device import Device
 
 
 class RandomState(TypedDict):
-    """The state of each generator a training step may draw from; loads with ``weights_only=True``."""
+    """The state of each generator that training draws from; loads with ``weights_only=True``."""
 
     python: tuple[int, list[int], float | None]
     numpy: tuple[str, list[int], int, int, float]
@@ -31,8 +31,12 @@ def capture_random_state() -> RandomState:
         "python": (version, list(internal), gauss),
         "numpy": (str(kind), [int(k) for k in keys], int(position), int(has_gauss), float(cached)),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "cuda": torch.cuda.get_rng_state_all() if _cuda_is_in_use() else [],
     }
+
+
+def _cuda_is_in_use() -> bool:
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
 def restore_random_state(state: RandomState) -> None:
@@ -58,7 +62,7 @@ def random_state_kept() -> Iterator[None]:
 
 @contextmanager
 def reproducible(device: Device, *, seed: int, deterministic: bool, threads: int) -> Iterator[None]:
-    """Seed everything, pick deterministic kernels and the number of threads; put all back at the end.
+    """Seed everything, set deterministic kernels and threads; put all back at the end.
 
     Args:
         device: where training runs.
@@ -68,16 +72,18 @@ def reproducible(device: Device, *, seed: int, deterministic: bool, threads: int
     """
     was_strict = torch.are_deterministic_algorithms_enabled()
     was_warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    had_fill = torch.utils.deterministic.fill_uninitialized_memory
     had_threads = torch.get_num_threads()
     had_benchmark = torch.backends.cudnn.benchmark
     with random_state_kept():
         try:
             if device.is_cuda and deterministic:
-                os.environ.setdefault(
-                    "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
-                )  # read at cuBLAS's first use
-            # A few CUDA kernels (bicubic resize of position embeddings, say) exist in no deterministic form.
+                # cuBLAS reads this at its first use.
+                os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            # A few CUDA kernels (bicubic resize, say) exist in no deterministic form: they warn.
             torch.use_deterministic_algorithms(deterministic, warn_only=device.is_cuda)
+            # A pass over all fresh memory, for kernels that read what they never wrote.
+            torch.utils.deterministic.fill_uninitialized_memory = False
             torch.backends.cudnn.benchmark = device.is_cuda and not deterministic
             if threads:
                 torch.set_num_threads(threads)
@@ -87,12 +93,13 @@ def reproducible(device: Device, *, seed: int, deterministic: bool, threads: int
             yield
         finally:
             torch.use_deterministic_algorithms(was_strict, warn_only=was_warn_only)
+            torch.utils.deterministic.fill_uninitialized_memory = had_fill
             torch.backends.cudnn.benchmark = had_benchmark
             torch.set_num_threads(had_threads)
 
 
 def arithmetic(device: Device) -> Mapping[str, str]:
-    """Return what else decides the bits of a result: torch, its kernels' instruction set, its threads."""
+    """Return what else decides the bits: torch, its kernels' instruction set, its threads."""
     return {
         "torch": torch.__version__,
         "kernels": torch.cuda.get_device_name(device.index)

@@ -1,4 +1,4 @@
-"""Result: what is left when training is over: weights, predictions, gates, hops, metrics, chapter."""
+"""Result: what training leaves: weights, predictions, gates, hops, metrics, chapter."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stages.train.precision import FP32
 
 
 def finish(draft: TrainedModel, loop: Loop, check: AmpCheck | None) -> TrainedModel:
-    """Measure the chosen weights in fp32 and in the training precision, and write everything down."""
+    """Measure the chosen weights in fp32 and in the training precision, and file everything."""
     learner, ctx, position = loop.learner, loop.ctx, loop.position
     weights, source = choose_weights(loop)
     learner.module.load_state_dict(weights)
@@ -81,24 +81,22 @@ def gates(loop: Loop, reference: Evaluation, weights: Tensors) -> tuple[Gate, ..
         value=float(broken),
         limit=0.0,
         unit="values",
-        message="Weights and logits are finite."
-        if broken == 0
-        else f"{broken} weights or logits are NaN or infinite. Lower optimizer.lr or set grad_clip.",
+        message=f"{broken} weights or logits are NaN or infinite."
+        + (" Lower optimizer.lr or set grad_clip." if broken else ""),
     )
     target = loop.config.target
     if target is None:
         return (finite,)
     reached = reference.top1 >= target.top1
-    ended = {"epochs": f"{loop.position.epoch} epochs", "max_time": "max_time"}
-    advice = f" Training ended by {ended.get(loop.position.finished, 'the target')}; raise it, or change the recipe."
+    advice = f" Training ended by {loop.position.finished}; raise it, or change the recipe."
     return (
         Gate(
             name="target top1",
             passed=reached,
             value=reference.top1,
             limit=target.top1,
-            message=f"fp32 top-1 {reference.top1:.2%} on {len(reference.targets)} samples, target {target.top1:.2%}."
-            + ("" if reached else advice),
+            message=f"fp32 top-1 {reference.top1:.2%} on {len(reference.targets)} samples, "
+            f"target {target.top1:.2%}." + ("" if reached else advice),
         ),
         finite,
     )

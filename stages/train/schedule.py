@@ -1,17 +1,17 @@
-"""Schedule: the learning rate as a function of the step alone, so that a resumed run needs no state of it."""
+"""Schedule: the learning rate as a function of the step alone, so that it has no state."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
-from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
+from timm.scheduler.scheduler_factory import create_scheduler_v2
 
 from stages.train.config import ScheduleConfig
 
 
-class OneCycle(Scheduler):  # type: ignore[misc]  # timm is untyped
+class OneCycle(Scheduler):
     """Climb in a line to the peak, then fall in a line to the lowest rate at the last step."""
 
     def __init__(
@@ -66,14 +66,14 @@ def build_schedule(
     scheduler, _ = create_scheduler_v2(
         optimizer,
         config.name,
-        num_epochs=epochs,
-        decay_epochs=config.decay_epochs,
+        num_epochs=epochs * steps_per_epoch,
+        decay_epochs=max(1, round(config.decay_epochs * steps_per_epoch)),
         decay_rate=config.decay_rate,
         min_lr=config.min_lr,
-        warmup_epochs=warmup_steps / steps_per_epoch,
+        warmup_epochs=warmup_steps,
         # timm starts the climb at this rate; one part of it, so that the first step already learns.
         warmup_lr=lr / max(warmup_steps, 1),
         step_on_epochs=False,
-        updates_per_epoch=steps_per_epoch,
+        updates_per_epoch=1,  # its "epochs" are our steps
     )
     return Schedule(optimizer, scheduler)

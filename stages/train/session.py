@@ -17,7 +17,7 @@ from stages.train.amp_check import AmpCheck, check_amp
 from stages.train.checkpoint import CheckpointFolder, save_weights
 from stages.train.config import TrainConfig
 from stages.train.learner import Learner, build_learner
-from stages.train.loop import Board, Loop
+from stages.train.loop import Loop
 from stages.train.models.classifier import ImageClassifier
 from stages.train.network import build_network
 from stages.train.precision import resolve_precision

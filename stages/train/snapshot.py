@@ -15,7 +15,7 @@ from stages.train.reproducible import RandomState, capture_random_state, restore
 
 
 class State(TypedDict):
-    """What goes into ``state.pt``: tensors and plain values, so that ``weights_only=True`` loads it."""
+    """What ``state.pt`` holds: tensors and plain values, so that ``weights_only=True`` loads it."""
 
     optimizer: dict[str, object]
     scaler: dict[str, float | int]
@@ -52,7 +52,7 @@ def snapshot(
 
 
 def restore(checkpoint: Checkpoint, learner: Learner, loader: Loader) -> tuple[Position, Tensors]:
-    """Put a learner, its loader and every random state back; return the position and the best weights."""
+    """Put learner, loader and random states back; return the position and the best weights."""
     state = cast("State", checkpoint.state)
     learner.module.load_state_dict(dict(checkpoint.weights["model"]))
     if learner.ema is not None:

@@ -68,7 +68,7 @@ def _version(package: str) -> str:
 
 
 def _cpu_name() -> str:
-    # The model's name stands for its instruction set, which decides the kernels and so the last bits.
+    # The name stands for the instruction set, which decides the kernels and so the last bits.
     info = Path("/proc/cpuinfo")
     if not info.is_file():
         return platform.processor() or platform.machine()

@@ -23,11 +23,11 @@ class ImageClassifier(nn.Module):
         super().__init__()
         self.body = body
         self.channels_last = True
-        """Whether the body takes (N, C, H, W) with channels last in memory, as the images lie already."""
+        """Whether the body gets its images with channels last in memory, as they lie already."""
         mean_c11 = torch.tensor(mean, dtype=torch.float64).view(-1, 1, 1)
         std_c11 = torch.tensor(std, dtype=torch.float64).view(-1, 1, 1)
-        # (x / 255 - mean) / std as one multiplication and one addition. They are constants of the data, given
-        # by the arguments of the factory, so they are no part of the weights.
+        # (x / 255 - mean) / std as one multiplication and one addition. They are constants of the
+        # data, given by the arguments of the factory, so they are no part of the weights.
         self.register_buffer("scale", (1 / (255 * std_c11)).float(), persistent=False)
         self.register_buffer("shift", (-mean_c11 / std_c11).float(), persistent=False)
 

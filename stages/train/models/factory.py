@@ -1,10 +1,11 @@
-"""Factory: builds the network that a `ModuleRef` names; the export stage calls it again by its dotted path."""
+"""Factory: builds the network that a `ModuleRef` names; export calls it by its dotted path."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from typing import Any
 
 import timm
 import torch
@@ -44,7 +45,8 @@ def build_model(
     if small_input:
         if not has_large_stem(body):
             raise ConfigError(
-                f"stages.train.small_input: '{name}' has no 7x7/2 stem to replace. Use small_input: auto."
+                f"stages.train.small_input: '{name}' has no 7x7/2 stem to replace. "
+                "Use small_input: auto."
             )
         shrink_stem(body)
     model = ImageClassifier(body, mean, std)
@@ -53,13 +55,13 @@ def build_model(
 
 
 def _timm_body(name: str, sizes: Mapping[str, int], options: Mapping[str, Option]) -> nn.Module:
-    shape: dict[str, tuple[int, int]] = {}
+    settings: dict[str, Any] = dict(options)
     pretrained_cfg = timm.models.get_pretrained_cfg(name)
     if pretrained_cfg is not None and pretrained_cfg.fixed_input_size:
-        shape["img_size"] = (sizes["height"], sizes["width"])
+        settings["img_size"] = (sizes["height"], sizes["width"])
     try:
         body: nn.Module = timm.create_model(
-            name, in_chans=sizes["channels"], num_classes=sizes["classes"], **shape, **options
+            name, in_chans=sizes["channels"], num_classes=sizes["classes"], **settings
         )
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         raise ConfigError(_does_not_fit(name, sizes, options, error)) from error
@@ -80,14 +82,14 @@ def _own_body(name: str, sizes: Mapping[str, int], options: Mapping[str, Option]
         raise ConfigError(_does_not_fit(name, sizes, options, error)) from error
     if not isinstance(body, nn.Module):
         raise ConfigError(
-            f"stages.train.model: '{name}' returned a {type(body).__name__}; it must return a torch.nn.Module "
-            "that maps float (N, C, H, W) to logits (N, classes)."
+            f"stages.train.model: '{name}' returned a {type(body).__name__}; it must return a "
+            "torch.nn.Module that maps float (N, C, H, W) to logits (N, classes)."
         )
     return body
 
 
 def _try_one_batch(model: ImageClassifier, name: str, sizes: Mapping[str, int]) -> None:
-    """Run two black images through, so that a wrong size fails here and not after the data was opened."""
+    """Run two black images through, so that a wrong size fails before the data is opened."""
     shape = (2, sizes["height"], sizes["width"], sizes["channels"])
     was_training = model.training
     try:
@@ -98,8 +100,8 @@ def _try_one_batch(model: ImageClassifier, name: str, sizes: Mapping[str, int]) 
     model.train(was_training)
     if tuple(logits.shape) != (2, sizes["classes"]):
         raise ConfigError(
-            f"stages.train.model: '{name}' gives an output of shape {tuple(logits.shape)} for 2 images; "
-            f"it must be (2, {sizes['classes']}): one logit a class."
+            f"stages.train.model: '{name}' gives an output of shape {tuple(logits.shape)} for two "
+            f"images; it must be (2, {sizes['classes']}): one logit a class."
         )
 
 

@@ -1,4 +1,4 @@
-"""Names of timm's models, read from its sources: importing timm takes seconds, this takes milliseconds."""
+"""Names of timm's models, read from its sources: importing timm takes seconds, this does not."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def timm_names() -> frozenset[str]:
 
 
 def model_problem(model: str) -> str:
-    """Say what is wrong with ``model:`` as far as it can be told without importing it, or return ``""``."""
+    """Say what can be seen to be wrong with ``model:`` without importing it; ``""``: nothing."""
     if ":" in model:
         module, _, function = model.partition(":")
         if not function.isidentifier():
@@ -42,8 +42,8 @@ def model_problem(model: str) -> str:
     if model.partition(".")[0] in names:
         return ""
     return (
-        f"'{model}' is no model of timm. Allowed: one of its {len(names)} names, or your own factory as "
-        f"'package.module:function'.{nearest(model, names)}"
+        f"'{model}' is no model of timm. Allowed: one of its {len(names)} names, or your own "
+        f"factory as 'package.module:function'.{nearest(model, names)}"
     )
 
 

@@ -14,10 +14,10 @@ _BODY = "body."
 
 
 def load_pretrained(model: ImageClassifier, path: Path) -> tuple[str, ...]:
-    """Load what fits and return the names of the model's tensors that stay as initialized (a new head, say).
+    """Load what fits; return the names of the tensors that stay as initialized (a new head, say).
 
     Raises:
-        ConfigError: the file is not there, is no safetensors file, or less than half of the network fits.
+        ConfigError: the file cannot be read, or less than half of the network fits.
     """
     where = f"stages.train.pretrained: '{path}'"
     try:

@@ -21,7 +21,8 @@ class Stage(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (N, in, H, W) to (N, out, H/2, W/2)."""
         x = nn.functional.max_pool2d(self.widen(x), 2)
-        return x + self.refine(x)
+        refined: torch.Tensor = self.refine(x)
+        return x + refined
 
 
 def conv_bn_relu(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -34,7 +35,7 @@ def conv_bn_relu(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 def small_resnet(classes: int, channels: int, base: int = 32) -> nn.Module:
-    """Build three stages of `base`, 2 `base` and 4 `base` channels, global max-pool, linear head."""
+    """Build three stages of `base`, 2 `base` and 4 `base` channels, and a linear head."""
     return nn.Sequential(
         Stage(channels, base),
         Stage(base, 2 * base),
