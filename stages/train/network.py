@@ -31,7 +31,7 @@ def build_network(
         shrink_stem(module.body)
         ref = replace(ref, arguments={**ref.arguments, "small_input": True})
         events.info(
-            f"small_input: auto replaces the stem of {config.model} by a 3x3 convolution of stride 1, "
+            f"small_input: auto gives {config.model} a stem of one 3x3 convolution of stride 1, "
             f"because the images are {spec.width}x{spec.height} (false keeps the faster original)"
         )
     if config.pretrained:
@@ -45,7 +45,7 @@ def _reference(config: TrainConfig, spec: DataSpec) -> ModuleRef:
     for key in config.model_options:
         if key in _FROM_DATA:
             raise ConfigError(
-                f"stages.train.model_options.{key}: comes from the data set and cannot be set here. "
+                f"stages.train.model_options.{key}: comes from the data set, it cannot be set. "
                 "Remove it."
             )
     return ModuleRef(

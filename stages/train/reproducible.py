@@ -72,7 +72,7 @@ def reproducible(device: Device, *, seed: int, deterministic: bool, threads: int
     """
     was_strict = torch.are_deterministic_algorithms_enabled()
     was_warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    had_fill = torch.utils.deterministic.fill_uninitialized_memory
+    had_fill = _fill_fresh_memory(False)
     had_threads = torch.get_num_threads()
     had_benchmark = torch.backends.cudnn.benchmark
     with random_state_kept():
@@ -82,8 +82,6 @@ def reproducible(device: Device, *, seed: int, deterministic: bool, threads: int
                 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             # A few CUDA kernels (bicubic resize, say) exist in no deterministic form: they warn.
             torch.use_deterministic_algorithms(deterministic, warn_only=device.is_cuda)
-            # A pass over all fresh memory, for kernels that read what they never wrote.
-            torch.utils.deterministic.fill_uninitialized_memory = False
             torch.backends.cudnn.benchmark = device.is_cuda and not deterministic
             if threads:
                 torch.set_num_threads(threads)
@@ -93,9 +91,17 @@ def reproducible(device: Device, *, seed: int, deterministic: bool, threads: int
             yield
         finally:
             torch.use_deterministic_algorithms(was_strict, warn_only=was_warn_only)
-            torch.utils.deterministic.fill_uninitialized_memory = had_fill
+            _fill_fresh_memory(had_fill)
             torch.backends.cudnn.benchmark = had_benchmark
             torch.set_num_threads(had_threads)
+
+
+def _fill_fresh_memory(fill: bool) -> bool:
+    """Set whether deterministic mode writes over all fresh memory, which costs a pass over it."""
+    switch = torch.utils.deterministic
+    before = bool(switch.fill_uninitialized_memory)  # type: ignore[attr-defined]
+    switch.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+    return before
 
 
 def arithmetic(device: Device) -> Mapping[str, str]:
