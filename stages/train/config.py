@@ -92,9 +92,9 @@ class TrainConfig(StageConfig):
     """A timm model by name, or your own factory as ``package.module:function``."""
     model_options: dict[str, Option] = Field(default_factory=dict)
     """Passed to the factory as keyword arguments, for instance ``{drop_path_rate: 0.1}``."""
-    small_input: Literal["auto"] | bool = "auto"
-    """Replace a ResNet's 7x7/2 stem and max-pool by one 3x3/1 convolution; ``auto``: for images up
-    to 64 px without pretrained weights. Keeps detail, at about 16 times the computation."""
+    small_input: Literal["auto"] | bool = False
+    """Replace a ResNet's 7x7/2 stem and max-pool by one 3x3/1 convolution, which keeps detail at
+    about 16 times the computation; ``auto``: for images up to 64 px without pretrained weights."""
     pretrained: str | Literal[False] = False
     """A safetensors file to start from, timm's or ours; ``false``: none. Nothing is downloaded."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
