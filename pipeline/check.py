@@ -70,7 +70,10 @@ def resolve_backends(entry: StageEntry, device: Device) -> list[Resolved]:
         return []
     choice = getattr(entry.config, "backend", "auto")
     where = f"stages.{entry.name}.backend"
-    if isinstance(choice, str):
+    every = choice == "auto" and getattr(entry.stage, "uses_every_backend", False)
+    if every:
+        choice = [backend.name for backend in available(entry.stage.backends, device)]
+    elif isinstance(choice, str):
         selection = select(entry.stage.backends, choice, device, where=where)
         return [
             Resolved(
@@ -82,11 +85,19 @@ def resolve_backends(entry: StageEntry, device: Device) -> list[Resolved]:
         ]
     for name in choice:
         select(entry.stage.backends, name, device, where=where)
+    passed = [
+        f"{backend.name}: {backend.why_not(device)}"
+        for backend in entry.stage.backends
+        if every and backend.name not in choice
+    ]
+    reason = f"backends {', '.join(choice)}" + (
+        f" (passed over {'; '.join(passed)})" if passed else ""
+    )
     return [
         Resolved(
             stage=entry.name,
-            choice=", ".join(choice),
+            choice="auto" if every else ", ".join(choice),
             backends=tuple(choice),
-            reason=f"{len(choice)} of {len(available(entry.stage.backends, device))} available",
+            reason=reason,
         )
     ]

@@ -46,7 +46,8 @@ class Stage(Protocol):
     produces: ClassVar[type[Artifact]]
     Config: ClassVar[type[StageConfig]]
     backends: ClassVar[tuple[Backend, ...]]
-    """Every backend the stage can choose from, best first; empty when it has no choice."""
+    """Every backend the stage can choose from, best first; empty when it has no choice. A stage
+    that works with all of them at once also says ``uses_every_backend = True``."""
 
     def run(self, ctx: Context) -> Artifact:
         """Do the work and return what it left in ``ctx.dir``."""
