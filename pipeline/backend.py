@@ -87,7 +87,7 @@ class Selection:
 
 
 def named(backends: Sequence[Backend], name: str, *, where: str) -> Backend:
-    """Return the backend of that name.
+    """Return the backend of that name, or the record at a dotted path ``package.module:BACKEND``.
 
     Raises:
         BackendUnavailable: there is none; the message names the nearest.
@@ -95,11 +95,26 @@ def named(backends: Sequence[Backend], name: str, *, where: str) -> Backend:
     for backend in backends:
         if backend.name == name:
             return backend
+    if ":" in name:
+        return _from_elsewhere(name, where=where)
     names = [backend.name for backend in backends]
     raise BackendUnavailable(
         f"{where}: {name!r} is no backend. Allowed: {choices(['auto', *names])}."
         + nearest(name, ["auto", *names])
     )
+
+
+def _from_elsewhere(path: str, *, where: str) -> Backend:
+    module, _, attribute = path.partition(":")
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BackendUnavailable(f"{where}: {path!r} cannot be imported: {error}.") from error
+    if not isinstance(found, Backend):
+        raise BackendUnavailable(
+            f"{where}: {path!r} is a {type(found).__name__}. It must be a pipeline.backend.Backend."
+        )
+    return found
 
 
 def select(backends: Sequence[Backend], choice: str, device: Device, *, where: str) -> Selection:

@@ -35,6 +35,14 @@ def test_an_unknown_backend_suggests_the_nearest() -> None:
         select(TABLE, "plane", CPU, where="s.backend")
 
 
+def test_a_backend_from_elsewhere_is_named_by_its_dotted_path() -> None:
+    assert select(TABLE, "toy_stages:QUILL", CPU, where="s.backend").backend.name == "quill"
+    with pytest.raises(BackendUnavailable, match="'toy_stages:Write' is a type"):
+        select(TABLE, "toy_stages:Write", CPU, where="s.backend")
+    with pytest.raises(BackendUnavailable, match="'nowhere:B' cannot be imported"):
+        select(TABLE, "nowhere:B", CPU, where="s.backend")
+
+
 def test_no_backend_at_all_lists_every_reason() -> None:
     with pytest.raises(BackendUnavailable, match="no backend can run here. fast: .*; missing: "):
         select((FAST, MISSING), "auto", CPU, where="s.backend")

@@ -39,6 +39,9 @@ class Nested(StageConfig):
     rate: float = 0.1
 
 
+QUILL = Backend(name="quill", module="json", summary="from elsewhere")
+
+
 class WriteConfig(StageConfig):
     words: tuple[str, ...] = ("one", "two")
     style: str | None = None
