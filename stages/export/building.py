@@ -1,0 +1,108 @@
+"""Building: every precision for every backend; one that fails is recorded, and the others go on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+from pipeline.artifacts import Variant
+from pipeline.backend import Backend, named
+from pipeline.context import Context
+from pipeline.errors import BackendUnavailable, StageFailed
+from stages.export.backends import BACKENDS, BatchProfile, ExportBackend, Precision, Session
+from stages.export.config import ExportConfig
+from stages.export.forge import Forge
+from stages.export.graph import size_bytes
+
+
+def profile_of(config: ExportConfig) -> BatchProfile:
+    """Return the batch sizes engines are built for."""
+    return BatchProfile(min=config.batch.min, opt=config.batch.opt, max=config.batch.max)
+
+
+def implementation(backend: Backend) -> ExportBackend:
+    """Import the module of a backend."""
+    return cast(ExportBackend, backend.load())
+
+
+def build_all(
+    forge: Forge, backends: Sequence[Backend], config: ExportConfig, ctx: Context
+) -> list[Variant]:
+    """Build every precision for every backend; one that fails is recorded and the others go on."""
+    # The FP32 graph is what all others are made from: without it there is nothing to go on with.
+    source = forge.graph("fp32", "u8s8")
+    variants: list[Variant] = []
+    for backend in backends:
+        for precision in config.precisions:
+            ctx.stop.check()
+            try:
+                variants.append(_build(forge, backend, precision, config, ctx))
+            except (StageFailed, BackendUnavailable) as error:
+                ctx.events.warning(f"{backend.name}-{precision} was not built: {error}")
+                variants.append(_failed(forge, backend, precision, source, str(error)))
+    return variants
+
+
+def _build(
+    forge: Forge, backend: Backend, precision: Precision, config: ExportConfig, ctx: Context
+) -> Variant:
+    maker = implementation(backend)
+    name = f"{backend.name}-{precision}"
+    folder = ctx.dir / name
+    folder.mkdir(parents=True, exist_ok=True)
+    graph = forge.graph(precision, maker.INT8_FORM)
+    ctx.events.info(f"building {name}")
+    built = maker.build(graph, precision, profile_of(config), folder, ctx)
+    return Variant(
+        name=name,
+        backend=backend.name,
+        precision=precision,
+        format=built.format,
+        path=built.path,
+        input=forge.trained.input,
+        output=forge.trained.output,
+        size_bytes=size_bytes(built.path),
+        runs_here=built.runs_here,
+        proof=built.proof,
+        manifest=built.manifest,
+        note=built.note,
+    )
+
+
+def _failed(
+    forge: Forge, backend: Backend, precision: Precision, source: Path, reason: str
+) -> Variant:
+    """Record a variant that does not exist: it has no bytes, and points to the graph it should come from."""
+    return Variant(
+        name=f"{backend.name}-{precision}",
+        backend=backend.name,
+        precision=precision,
+        format="onnx",
+        path=source,
+        input=forge.trained.input,
+        output=forge.trained.output,
+        size_bytes=0,
+        runs_here=False,
+        accepted=False,
+        note=reason,
+    )
+
+
+@contextmanager
+def sessions(
+    variants: Sequence[Variant], config: ExportConfig, ctx: Context
+) -> Iterator[Mapping[str, Session]]:
+    """Open every variant; all are closed in the end."""
+    opened: dict[str, Session] = {}
+    try:
+        for variant in variants:
+            maker = implementation(named(BACKENDS, variant.backend, where="export"))
+            opened[variant.name] = maker.open_session(
+                variant.path, ctx.device, threads=config.latency.threads
+            )
+        yield opened
+    finally:
+        for session in opened.values():
+            session.close()

@@ -1,0 +1,166 @@
+"""Forge: makes the ONNX graph for each precision, each once and only when somebody asks for it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx
+from onnx import ModelProto
+
+from pipeline.artifacts import DataSpec, TrainedModel
+from pipeline.context import Context
+from pipeline.device import CPU
+from pipeline.errors import StageFailed
+from pipeline.files import sha256_file, sha256_text, write_atomic
+from stages.export import parity
+from stages.export.backends import Precision
+from stages.export.backends.onnxruntime import open_session
+from stages.export.calibrate import Ranges
+from stages.export.cast import to_fp16
+from stages.export.config import ExportConfig
+from stages.export.cpu import needs_reduced_range
+from stages.export.failure import converting
+from stages.export.graph import count_products, save
+from stages.export.parity import Images
+from stages.export.quantize import Form, quantize
+from stages.export.restore import restore
+from stages.export.simplify import simplify
+from stages.export.to_onnx import check_interface, to_onnx
+from stages.export.tune import calibrated, table_key
+
+
+@dataclass
+class Forge:
+    """The graphs of one trained model, below one folder."""
+
+    config: ExportConfig
+    spec: DataSpec
+    trained: TrainedModel
+    images: Images
+    """Of the calibration split: for parity and for ranges."""
+    ctx: Context
+    compare_in: Form = "u8s8"
+    """The Q/DQ form that calibration methods are compared in."""
+    ranges: Ranges | None = None
+    """The calibration table, once an INT8 graph was asked for."""
+    facts: dict[str, str | int | float] = field(default_factory=dict)
+    """What a reader of the report may want to know."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the graphs are."""
+        return self.ctx.dir / "graphs"
+
+    @property
+    def table(self) -> Path:
+        """Where the calibration table is."""
+        return self.ctx.dir / "calibration.json"
+
+    def graph(self, precision: Precision, form: Form) -> Path:
+        """Return the graph of that precision, made now if it is not there yet; `form` matters to INT8 alone.
+
+        Raises:
+            StageFailed: it cannot be made; the message says at which step.
+        """
+        match precision:
+            case "fp32":
+                return self._fp32()
+            case "fp16":
+                return self._fp16()
+            case "int8":
+                return self._int8(form)
+
+    def _fp32(self) -> Path:
+        path, stamp = self.folder / "fp32.onnx", self.folder / "fp32.json"
+        key = self._key()
+        if _stamped(path, stamp, key):
+            return path
+        self.folder.mkdir(parents=True, exist_ok=True)
+        stamp.unlink(missing_ok=True)
+        self.ctx.events.info("exporting to ONNX")
+        module = restore(self.trained)
+        reference = parity.torch_answer(module)
+        images = self.images
+        traced = self.folder / "traced.onnx" if self.config.simplify else path
+        to_onnx(module, self.trained.input, self.trained.output, traced, opset=self.config.opset)
+        self.ctx.stop.check()
+        figures = parity.compare(reference, open_session(traced, CPU), images)
+        parity.check(figures, what="the ONNX graph")
+        if self.config.simplify:
+            outcome = simplify(traced, path, reference, images)
+            traced.unlink()
+            self.facts["nodes"] = outcome.nodes_after
+            self.facts["nodes before onnxslim"] = outcome.nodes_before
+            if outcome.note:
+                self.ctx.events.warning(f"simplify: the graph was left as it was. {outcome.note}")
+            figures = parity.compare(reference, open_session(path, CPU), images)
+        self.facts["parity with PyTorch, dB"] = round(min(f.sqnr_db for f in figures), 1)
+        self.facts["parity with PyTorch, largest difference"] = max(f.max_abs for f in figures)
+        write_atomic(stamp, json.dumps({"key": key, "sha256": sha256_file(path)}))
+        return path
+
+    def _fp16(self) -> Path:
+        path = self.folder / "fp16.onnx"
+        if path.exists():
+            return path
+        cast = to_fp16(onnx.load(self._fp32()))
+        self._finish(cast, path)
+        return path
+
+    def _int8(self, form: Form) -> Path:
+        path = self.folder / f"int8-{form}.onnx"
+        if path.exists():
+            return path
+        source = self._fp32()
+        reduce_range = form == "u8s8" and needs_reduced_range()
+        if self.ranges is None:
+            self.ranges = calibrated(
+                source,
+                self.images,
+                table_key(self.spec, self.trained, source, self.config.calibration, self.ctx.seed),
+                self.table,
+                self.config.calibration,
+                self.compare_in,
+                reduce_range=self.compare_in == "u8s8" and needs_reduced_range(),
+                ctx=self.ctx,
+            )
+        self.ctx.stop.check()
+        with converting("quantization", "Leave int8 out of precisions."):
+            quantized = quantize(source, self.ranges.tensors, form, reduce_range=reduce_range)
+        if not count_products(quantized).get("int8"):
+            raise StageFailed(
+                "export: the model has no convolution or matrix product that can be quantized. "
+                "Leave int8 out of precisions."
+            )
+        if form == "s8s8":  # what is not INT8 runs in FP16 on a GPU
+            quantized = to_fp16(quantized)
+        self._finish(quantized, path)
+        return path
+
+    def _finish(self, model: ModelProto, path: Path) -> None:
+        check_interface(model, self.trained.input, self.trained.output)
+        save(model, path)
+        with converting(f"the check of {path.name}", "Leave this precision out."):
+            onnx.checker.check_model(str(path))
+
+    def _key(self) -> str:
+        parts = {
+            "weights": sha256_file(self.trained.weights),
+            "factory": self.trained.module.factory,
+            "arguments": dict(self.trained.module.arguments),
+            "opset": self.config.opset,
+            "simplify": self.config.simplify,
+            "onnx": onnx.__version__,
+        }
+        return sha256_text(json.dumps(parts, sort_keys=True))
+
+
+def _stamped(path: Path, stamp: Path, key: str) -> bool:
+    """Tell whether a graph is whole and was made from what `key` stands for."""
+    try:
+        written = json.loads(stamp.read_text())
+        return bool(written == {"key": key, "sha256": sha256_file(path)})
+    except (OSError, ValueError):
+        return False

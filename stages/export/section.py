@@ -1,0 +1,148 @@
+"""Section: what the export stage puts into the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pipeline.artifacts import ExportedModel, Variant
+from pipeline.device import Device
+from pipeline.report.blocks import Block, Cell, Facts, Note, ScatterChart, Section, Series, Table
+from stages.export.calibrate import Ranges
+from stages.export.config import ExportConfig
+from stages.export.cpu import relevant_flags
+
+_COLUMNS = (
+    "variant", "MB", "top-1 %", "drop, points", "agreement %", "p50 ms", "p99 ms", "img/s",
+    "proof of precision", "verdict",
+)  # fmt: skip
+
+
+def describe(
+    exported: ExportedModel,
+    config: ExportConfig,
+    ranges: Ranges | None,
+    facts: Mapping[str, str | int | float],
+    device: Device,
+) -> Section:
+    """Compose the chapter: what was chosen, the table, accuracy against latency, calibration, what is unmeasured."""
+    chosen = exported.variant(exported.chosen)
+    blocks: list[Block] = [_verdict(chosen), _table(exported, config, device)]
+    if any(variant.top1 is not None for variant in exported.variants):
+        blocks.append(_scatter(exported))
+    if ranges is not None:
+        blocks.append(_calibration(ranges))
+    if facts:
+        blocks.append(Facts(title="Graph", items=tuple(facts.items())))
+    blocks.extend(_unmeasured(exported))
+    return Section(title="Export", summary=_summary(chosen), blocks=tuple(blocks))
+
+
+def _summary(chosen: Variant) -> str:
+    if chosen.top1 is None:
+        return f"{chosen.name} is served; it cannot run on this machine."
+    drop = "" if chosen.drop_points is None else f", {chosen.drop_points:+.2f} points lost"
+    return f"{chosen.name} is served: top-1 {chosen.top1:.2%}{drop}, {chosen.images_per_s:.0f} images/s."
+
+
+def _verdict(chosen: Variant) -> Note:
+    if chosen.accepted:
+        return Note(level="good", text=f"{chosen.name} is the variant that is served.")
+    return Note(level="bad", text=f"No variant was accepted; {chosen.name}: {chosen.note}")
+
+
+def _table(exported: ExportedModel, config: ExportConfig, device: Device) -> Table:
+    names = [variant.name for variant in exported.variants]
+    return Table(
+        title="Precision x backend",
+        columns=_COLUMNS,
+        rows=tuple(_row(variant, exported.chosen) for variant in exported.variants),
+        highlight=(names.index(exported.chosen),),
+        caption=(
+            f"Latency at batch {config.batch.min}, images/s at batch {config.batch.opt}, on {device}"
+            f" ({relevant_flags()}), {config.latency.threads or 'all'} threads; the variants took turns. Drop and "
+            "agreement are against the trained model in FP32. The proof counts convolutions and matrix products by "
+            "the type they are executed in."
+        ),
+    )
+
+
+def _row(variant: Variant, chosen: str) -> tuple[Cell, ...]:
+    verdict = "chosen" if variant.name == chosen else "accepted" if variant.accepted else "rejected"
+    return (
+        variant.name,
+        round(variant.size_bytes / 1e6, 2) if variant.size_bytes else None,
+        _rounded(variant.top1, 100, 2),
+        _rounded(variant.drop_points, 1, 2),
+        _rounded(variant.agreement, 100, 2),
+        _rounded(variant.p50_ms, 1, 3),
+        _rounded(variant.p99_ms, 1, 3),
+        _rounded(variant.images_per_s, 1, 1),
+        ", ".join(f"{count} {kind}" for kind, count in sorted(variant.proof.items())) or None,
+        f"{verdict}: {variant.note}" if variant.note else verdict,
+    )
+
+
+def _rounded(value: float | None, factor: float, digits: int) -> float | None:
+    return None if value is None else round(value * factor, digits)
+
+
+def _scatter(exported: ExportedModel) -> ScatterChart:
+    measured = [variant for variant in exported.variants if variant.top1 is not None]
+    backends = dict.fromkeys(variant.backend for variant in measured)
+    return ScatterChart(
+        title="Accuracy against latency",
+        x_label="p50 latency, ms",
+        y_label="top-1, %",
+        series=tuple(
+            _series(backend, [variant for variant in measured if variant.backend == backend])
+            for backend in backends
+        ),
+        caption="Better is up and to the left.",
+    )
+
+
+def _series(backend: str, variants: list[Variant]) -> Series:
+    return Series(
+        name=backend,
+        x=tuple(variant.p50_ms or 0.0 for variant in variants),
+        y=tuple(100 * (variant.top1 or 0.0) for variant in variants),
+        labels=tuple(variant.precision for variant in variants),
+    )
+
+
+def _calibration(ranges: Ranges) -> Facts:
+    scores = tuple(
+        (f"SQNR with {method}, dB", round(score, 2)) for method, score in ranges.sqnr_db.items()
+    )
+    return Facts(
+        title="Calibration",
+        items=(
+            ("method", ranges.method),
+            ("images", ranges.samples),
+            ("tensors with a range", len(ranges.tensors)),
+            *scores,
+            ("key", ranges.key[:16]),
+        ),
+    )
+
+
+def _unmeasured(exported: ExportedModel) -> list[Block]:
+    blocks: list[Block] = []
+    failed = [variant for variant in exported.variants if not variant.size_bytes]
+    idle = [
+        variant for variant in exported.variants if variant.size_bytes and not variant.runs_here
+    ]
+    if idle:
+        names = ", ".join(variant.name for variant in idle)
+        blocks.append(
+            Note(
+                level="warning",
+                text=f"Built but not run here: {names}. Their accuracy and speed are unknown; the counts in the table "
+                "show only that they were compiled in the precision they claim.",
+            )
+        )
+    blocks.extend(
+        Note(level="bad", text=f"{variant.name} was not built: {variant.note}")
+        for variant in failed
+    )
+    return blocks

@@ -1,0 +1,97 @@
+"""Export: the trained model in every precision, for every backend, each measured and judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import ClassVar
+
+from pipeline.artifacts import DataSpec, ExportedModel, TrainedModel
+from pipeline.backend import Backend, named, select
+from pipeline.context import Context
+from pipeline.device import Device
+from pipeline.errors import BackendUnavailable, Problem, choices, nearest
+from stages.export.backends import BACKENDS
+from stages.export.config import ExportConfig
+from stages.export.cpu import relevant_flags
+
+_PACKAGES = ("torch", "onnx", "onnxruntime", "onnxscript", "onnxslim", "tensorrt", "tensorrt-rtx")
+
+
+class Export:
+    """Turns a trained model into variants that can be served, and chooses one."""
+
+    requires: ClassVar[tuple[type, ...]] = (DataSpec, TrainedModel)
+    produces: ClassVar[type] = ExportedModel
+    Config: ClassVar[type[ExportConfig]] = ExportConfig
+    backends: ClassVar[tuple[Backend, ...]] = BACKENDS
+    uses_every_backend: ClassVar[bool] = True
+
+    def __init__(self, config: ExportConfig) -> None:
+        self.config = config
+
+    def check(self, device: Device) -> list[Problem]:
+        """Return what is wrong with the choice of backends and of the variant to serve."""
+        problems: list[Problem] = []
+        for name in self.config.backend_names:
+            try:
+                select(BACKENDS, name, device, where="export.backend")
+            except BackendUnavailable as error:
+                text = str(error).removeprefix("export.backend: ")
+                problems.append(Problem(path="backend", message=text))
+        if not problems:
+            problems.extend(self._check_choice(device))
+        return problems
+
+    def _check_choice(self, device: Device) -> list[Problem]:
+        choice = self.config.choose
+        names = [
+            f"{backend.name}-{precision}"
+            for backend in selected(self.config, device)
+            for precision in self.config.precisions
+        ]
+        if choice in ("fastest", *names):
+            return []
+        message = f"'{choice}' will not be built. Allowed: {choices(['fastest', *names])}."
+        return [Problem(path="choose", message=message + nearest(choice, ["fastest", *names]))]
+
+    def fingerprint(self, device: Device) -> Mapping[str, str]:
+        """Return the versions and CPU features that change what is built and how it measures."""
+        versions = {name: _version(name) for name in _PACKAGES}
+        return {**versions, "cpu": relevant_flags()}
+
+    def run(self, ctx: Context) -> ExportedModel:
+        """Build, measure and judge every variant."""
+        from stages.export.chain import export
+
+        backends = selected(self.config, ctx.device)
+        for backend in BACKENDS:
+            if "auto" in self.config.backend_names and backend not in backends:
+                ctx.events.info(f"passed over {backend.name}: {backend.why_not(ctx.device)}")
+        return export(self.config, backends, ctx)
+
+    def rehearse(self, ctx: Context) -> ExportedModel:
+        """Build every variant from an untrained model, in seconds."""
+        from stages.export.chain import rehearse
+
+        return rehearse(self.config, selected(self.config, ctx.device), ctx)
+
+
+def selected(config: ExportConfig, device: Device) -> tuple[Backend, ...]:
+    """Return the backends to build for: those named, or with ``auto`` every one that can work here.
+
+    Raises:
+        BackendUnavailable: one that is named cannot.
+    """
+    if "auto" in config.backend_names:
+        return tuple(backend for backend in BACKENDS if backend.why_not(device) is None)
+    for name in config.backend_names:
+        select(BACKENDS, name, device, where="export.backend")
+    return tuple(named(BACKENDS, name, where="export.backend") for name in config.backend_names)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
