@@ -22,7 +22,7 @@ _OVERRIDES = "settings in YAML path spelling: stages.train.epochs=3"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; no error reaches the user as a traceback."""
-    options = build_parser().parse_args(arguments)
+    options = parse(arguments)
     try:
         command = import_module(f"pipeline.commands.{options.command}")
         code: int = command.run(options)
@@ -35,6 +35,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # the outermost frame: a message for the user, the trace for us
         return _report(error)
     return code
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse a command line; overrides may stand before, between and after options."""
+    parser = build_parser()
+    options, rest = parser.parse_known_args(arguments)
+    late = [word for word in rest if not word.startswith("-")]
+    if rest != late or (late and not hasattr(options, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if late:
+        options.overrides = [*options.overrides, *late]
+    return options
 
 
 def build_parser() -> argparse.ArgumentParser:

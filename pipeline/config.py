@@ -15,6 +15,7 @@ whose artifacts it takes, where more than one would fit).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,10 +102,20 @@ class ChainConfig:
 def load_config(path: Path, overrides: Sequence[str] = ()) -> ChainConfig:
     """Read, override and validate a configuration file.
 
+    Modules beside the file can be imported, so that a stage or model of one's own needs no package.
+
     Raises:
         ConfigError: with every problem that was found.
     """
+    make_importable(path.parent)
     return validate_chain(apply_overrides(read_yaml(path), overrides), file=str(path))
+
+
+def make_importable(folder: Path) -> None:
+    """Let modules in a folder be imported, after everything that is installed."""
+    entry = str(folder.resolve())
+    if entry not in sys.path:
+        sys.path.append(entry)
 
 
 def parse_config(text: str, overrides: Sequence[str] = (), *, file: str = "text") -> ChainConfig:

@@ -133,6 +133,7 @@ class RunRecord:
             verdict = "failed" if self.failed_gates or self.status != "finished" else "passed"
         document = {
             "name": self.name,
+            "config_folder": str(Path(self.file).resolve().parent),
             "started": self.started,
             "finished": self.finished,
             "status": self.status,

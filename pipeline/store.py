@@ -1,5 +1,7 @@
 """Store: an artifact as ``artifact.json`` beside its files, relative and checked by content.
 
+Paths are kept relative, so that a folder can be moved; every file is known by its hash.
+
     save_artifact(artifact, folder)        # with a hash of every file in the folder
     load_artifact(TrainedModel, folder)    # paths absolute again, wherever the folder is now
     changed_files(folder)                  # what is missing or altered since

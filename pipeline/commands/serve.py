@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
+from pathlib import Path
 
 from pipeline.check import resolve_chain_device
 from pipeline.commands.report import find_run
-from pipeline.config import load_config
+from pipeline.config import load_config, make_importable
 from pipeline.console import TerminalConsole, open_console
 from pipeline.context import Context
 from pipeline.errors import ConfigError, MissingArtifact
@@ -20,6 +22,8 @@ from pipeline.store import load_artifact
 def run(options: argparse.Namespace) -> int:
     """Start the server of the last stage that can serve, and stay."""
     folder = RunFolder(find_run(options.run, options.runs_dir))
+    document = json.loads((folder.path / "run.json").read_text(encoding="utf-8"))
+    make_importable(Path(document["config_folder"]))  # where stages of the user's own may lie
     chain = load_config(folder.path / "config.yaml")
     built = [(entry, entry.build()) for entry in chain.stages]
     serving = [(entry, stage) for entry, stage in built if isinstance(stage, Serves)]

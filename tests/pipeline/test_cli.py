@@ -72,6 +72,16 @@ def test_mistakes_exit_with_two_and_say_what_to_do(
     assert "Traceback" not in error
 
 
+def test_overrides_may_stand_before_and_after_options(
+    chain_file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = ["plan", str(chain_file), "seed=1", "--until", "write", "name=x"]
+    assert main(command) == 0
+    assert "runs/x" in capfd.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, "--nonsense"])
+
+
 def test_many_problems_are_counted(chain_file: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(chain_file), "seed=x", "stages.write.wrods=3"]) == 2
     assert capfd.readouterr().err.startswith("2 problems:\n")

@@ -1,0 +1,67 @@
+"""Ask a served model in three ways: image bytes, raw tensors over HTTP, raw tensors over gRPC.
+
+    dlpipe serve quickstart                                     # in one terminal
+    python examples/query_the_server/query.py digit.png --model digits
+
+Needs tritonclient, numpy and Pillow, and nothing of dlpipe.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import tritonclient.grpc
+import tritonclient.http
+from PIL import Image
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("images", nargs="+", type=Path)
+    parser.add_argument("--model", default="classifier", help="deploy.model_name of the run")
+    parser.add_argument("--http", default="127.0.0.1:8000")
+    parser.add_argument("--grpc", default="127.0.0.1:8001")
+    options = parser.parse_args()
+    for path in options.images:
+        label, score = ask_with_bytes(path.read_bytes(), options.model, options.http)
+        by_http = ask_with_tensor(tritonclient.http, path, options.model, options.http)
+        by_grpc = ask_with_tensor(tritonclient.grpc, path, options.model, options.grpc)
+        print(f"{path.name}: {label} ({score:.1%}); class by HTTP {by_http}, by gRPC {by_grpc}")
+
+
+def ask_with_bytes(data: bytes, model: str, address: str) -> tuple[str, float]:
+    """Send a JPEG or PNG as it is to the ensemble; return the best label and its score."""
+    client = tritonclient.http.InferenceServerClient(address)
+    tensor = tritonclient.http.InferInput("encoded", [1, 1], "BYTES")
+    tensor.set_data_from_numpy(np.array([[data]], dtype=object))
+    answer = client.infer(f"{model}_pipeline", [tensor])
+    label = answer.as_numpy("labels")[0][0]
+    return label.decode(), float(answer.as_numpy("scores")[0][0])
+
+
+def ask_with_tensor(client_module: ModuleType, path: Path, model: str, address: str) -> int:
+    """Send uint8 pixels (1, H, W, C) to the model itself; return the index of the best class."""
+    client = client_module.InferenceServerClient(address)
+    height, width, channels = input_shape(client.get_model_metadata(model))
+    image = Image.open(path).convert("RGB" if channels == 3 else "L").resize((width, height))
+    pixels = np.asarray(image, dtype=np.uint8).reshape(1, height, width, channels)
+    tensor = client_module.InferInput("images", list(pixels.shape), "UINT8")
+    tensor.set_data_from_numpy(pixels)
+    return int(client.infer(model, [tensor]).as_numpy("logits").argmax())
+
+
+def input_shape(metadata: object) -> tuple[int, int, int]:
+    """Read height, width and channels from what the server says of the model."""
+    if isinstance(metadata, dict):  # HTTP gives JSON, gRPC a message
+        shape = metadata["inputs"][0]["shape"]
+    else:
+        shape = metadata.inputs[0].shape  # type: ignore[attr-defined]
+    _, height, width, channels = (int(size) for size in shape)
+    return height, width, channels
+
+
+if __name__ == "__main__":
+    main()
