@@ -37,9 +37,8 @@ def test_everything_that_matters_is_in_a_fingerprint(chain_text: str) -> None:
 
 
 def test_the_code_of_a_package_counts_as_a_whole() -> None:
-    from stages.train.stage import Train
-
     from stages.augment.stage import Augment
+    from stages.train.stage import Train
 
     assert code_digest(Augment) == code_digest(Augment)
     assert code_digest(Augment) != code_digest(Train)
