@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.augment.spec import (
+from stages.augment.operations import (
     Affine,
     CenterCrop,
     Flip,
@@ -78,58 +78,89 @@ def place(
     sizes: NDArray[np.int64],
     *,
     target: tuple[int, int],
-    warped: bool,
     rng: np.random.Generator,
 ) -> Placement:
     """Draw and compose the geometry of a batch of images of `sizes` (N, 2) height, width."""
     canvas = sizes[:, ::-1].astype(np.float64)  # (N, 2) width, height, as x comes before y
-    goal = np.array(target[::-1], dtype=np.float64)
-    forward = _identity(len(sizes))
+    goal = np.broadcast_to(np.array(target[::-1], dtype=np.float64), canvas.shape)
+    forward = Forward(np.ones_like(canvas), np.zeros_like(canvas))
     for operation in operations:
-        step, canvas = _apply(operation, canvas, goal, rng)
-        forward = step @ forward
-    forward = _scale(goal / canvas) @ forward
-    backward = np.linalg.inv(forward)
-    if warped:
-        return _warp(backward, sizes, target)
-    return _cut(backward, sizes, target)
+        if isinstance(operation, Rotate | Affine):
+            forward = forward.then_warp(_draw_warp(operation, canvas, rng))
+        else:
+            scale, offset, canvas = _draw_layout(operation, canvas, goal, rng)
+            forward = forward.then(scale, offset)
+    forward = forward.then(goal / canvas, np.zeros_like(canvas))
+    if forward.warp is None:
+        return _cut(forward, sizes, goal)
+    return _warp(np.linalg.inv(forward.warp), sizes, target)
 
 
-def _apply(
-    operation: Geometry,
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """The way from source to canvas: a scale and an offset on each axis, until something turns."""
+
+    scale: NDArray[np.float64]  # (N, 2) along x, along y
+    offset: NDArray[np.float64]  # (N, 2)
+    warp: Matrices | None = None  # takes over from the first turn on
+
+    def then(self, scale: NDArray[np.float64], offset: NDArray[np.float64]) -> Forward:
+        """Follow with a scale and an offset on each axis."""
+        if self.warp is not None:
+            return replace(self, warp=_on_axes(scale, offset) @ self.warp)
+        return Forward(scale * self.scale, scale * self.offset + offset)
+
+    def then_warp(self, matrix: Matrices) -> Forward:
+        """Follow with a matrix."""
+        before = _on_axes(self.scale, self.offset) if self.warp is None else self.warp
+        return replace(self, warp=matrix @ before)
+
+
+def whole(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Round half up, as the serving graph does too."""
+    rounded: NDArray[np.float64] = np.floor(values + 0.5)
+    return rounded
+
+
+def _draw_layout(
+    operation: RandomResizedCrop | Resize | CenterCrop | Flip,
     canvas: NDArray[np.float64],
     goal: NDArray[np.float64],
     rng: np.random.Generator,
-) -> tuple[Matrices, NDArray[np.float64]]:
-    """Return the matrix from the canvas before to the canvas after, and the size of the latter."""
-    n = len(canvas)
-    full = np.broadcast_to(goal, (n, 2))
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return scale and offset from the canvas before to the one after, and the latter's size."""
+    none = np.zeros_like(canvas)
     match operation:
         case RandomResizedCrop():
             corner, size = _draw_crop(operation, canvas, rng)
-            return _scale(full / size) @ _shift(-corner), full
+            return goal / size, -corner * (goal / size), goal
+        case Resize(shorter=None):
+            return goal / canvas, none, goal
         case Resize(shorter=shorter):
-            factor = (shorter or 0) / canvas.min(axis=1, keepdims=True)
-            after = np.round(canvas * factor) if shorter else full
-            return _scale(after / canvas), after
+            after = whole(canvas * ((shorter or 0) / canvas.min(axis=1, keepdims=True)))
+            return after / canvas, none, after
         case CenterCrop(size=side):
-            after = full if side is None else np.full((n, 2), float(side))
+            after = goal if side is None else np.full_like(canvas, side)
             # An image smaller than the crop is enlarged until the crop fits.
             factor = np.maximum((after / canvas).max(axis=1, keepdims=True), 1.0)
-            corner = np.round((canvas * factor - after) / 2)
-            return _shift(-corner) @ _scale(np.broadcast_to(factor, (n, 2))), after
+            corner = whole((canvas * factor - after) / 2)
+            return factor + none, -corner, after
         case Flip(horizontal=h, vertical=v):
-            mirrored = rng.random((n, 2)) < np.array([h, v])
-            sign = np.where(mirrored, -1.0, 1.0)
-            return _shift(np.where(mirrored, canvas, 0.0)) @ _scale(sign), canvas
-        case Rotate(degrees=bounds):
-            return _about_centre(_linear(rng.uniform(*bounds, n)), canvas), canvas
-        case Affine() as a:
-            linear = _linear(
-                rng.uniform(*a.degrees, n), rng.uniform(*a.shear, n), rng.uniform(*a.scale, n)
-            )
-            moved = rng.uniform(-1, 1, (n, 2)) * np.array(a.translate) * canvas
-            return _shift(moved) @ _about_centre(linear, canvas), canvas
+            mirrored = rng.random(canvas.shape) < np.array([h, v])
+            return np.where(mirrored, -1.0, 1.0), np.where(mirrored, canvas, 0.0), canvas
+
+
+def _draw_warp(
+    operation: Rotate | Affine, canvas: NDArray[np.float64], rng: np.random.Generator
+) -> Matrices:
+    n = len(canvas)
+    if isinstance(operation, Rotate):
+        linear, moved = _linear(rng.uniform(*operation.degrees, n)), np.zeros_like(canvas)
+    else:
+        degrees, shear = rng.uniform(*operation.degrees, n), rng.uniform(*operation.shear, n)
+        linear = _linear(degrees, shear, rng.uniform(*operation.scale, n))
+        moved = rng.uniform(-1, 1, (n, 2)) * np.array(operation.translate) * canvas
+    return _shift(moved + canvas / 2) @ linear @ _shift(-canvas / 2)
 
 
 def _draw_crop(
@@ -153,16 +184,15 @@ def _draw_crop(
     return np.where(none, np.floor((canvas - size) / 2), corner), size
 
 
-def _cut(backward: Matrices, sizes: NDArray[np.int64], target: tuple[int, int]) -> Placement:
-    """Read a box and its mirroring from matrices that only scale, mirror and shift."""
-    height, width = target
-    low = backward[:, :2, 2]
-    high = backward[:, [0, 1], [0, 1]] * np.array([width, height]) + low
+def _cut(forward: Forward, sizes: NDArray[np.int64], goal: NDArray[np.float64]) -> Placement:
+    """Read off the box and its mirroring where nothing turns."""
+    low = -forward.offset / forward.scale
+    high = (goal - forward.offset) / forward.scale
     limit = sizes[:, ::-1]
-    first = np.clip(np.round(np.minimum(low, high)), 0, limit - 1)
-    last = np.clip(np.round(np.maximum(low, high)), first + 1, limit)
+    first = np.clip(whole(np.minimum(low, high)), 0, limit - 1)
+    last = np.clip(whole(np.maximum(low, high)), first + 1, limit)
     box = np.concatenate([first, last], axis=1).astype(np.int64)
-    return Placement(box=box, flip=low > high)
+    return Placement(box=box, flip=forward.scale < 0)
 
 
 def _warp(backward: Matrices, sizes: NDArray[np.int64], target: tuple[int, int]) -> Placement:
@@ -179,7 +209,7 @@ def _warp(backward: Matrices, sizes: NDArray[np.int64], target: tuple[int, int])
     reduction = np.sqrt(np.abs(np.linalg.det(backward[:, :2, :2])))
     part = last - first
     inner = np.maximum(np.round(part / np.maximum(reduction, 1.0)[:, None]), 1.0)
-    left = _scale(inner / part) @ _shift(-first) @ backward
+    left = _on_axes(inner / part, -first * (inner / part)) @ backward
     return Placement(
         box=np.concatenate([first, last], axis=1).astype(np.int64),
         flip=np.zeros((len(sizes), 2), dtype=np.bool_),
@@ -198,9 +228,9 @@ def _shift(by: NDArray[np.float64]) -> Matrices:
     return matrix
 
 
-def _scale(by: NDArray[np.float64]) -> Matrices:
-    matrix = _identity(len(by))
-    matrix[:, [0, 1], [0, 1]] = by
+def _on_axes(scale: NDArray[np.float64], offset: NDArray[np.float64]) -> Matrices:
+    matrix = _shift(offset)
+    matrix[:, [0, 1], [0, 1]] = scale
     return matrix
 
 
@@ -220,7 +250,3 @@ def _linear(
     turn = turn @ slant
     turn[:, :2, :2] *= np.asarray(scale).reshape(-1, 1, 1)
     return turn
-
-
-def _about_centre(linear: Matrices, canvas: NDArray[np.float64]) -> Matrices:
-    return _shift(canvas / 2) @ linear @ _shift(-canvas / 2)

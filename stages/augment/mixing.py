@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from stages.augment.batch import Mix
-from stages.augment.spec import Cutmix, Mixup
+from stages.augment.operations import Cutmix, Mixup
 
 
 def mix_batch(

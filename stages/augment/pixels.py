@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F  # noqa: N812
 
+from stages.augment.operations import AutoAugment, ColorJitter, Erase, GaussianBlur, RandAugment
 from stages.augment.plan import NO_BLUR, Draws, Plan
-from stages.augment.spec import AutoAugment, ColorJitter, Erase, GaussianBlur, RandAugment
 
 _RGB_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.321], [0.211, -0.523, 0.311]])
 _YIQ_TO_RGB = np.linalg.inv(_RGB_TO_YIQ)

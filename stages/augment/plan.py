@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.augment.geometry import Placement, place
-from stages.augment.spec import (
+from stages.augment.operations import (
     Affine,
     AutoAugment,
     ColorJitter,
@@ -107,7 +107,6 @@ def draw(plan: Plan, sizes: NDArray[np.int64], key: Sequence[int]) -> Draws:
         plan.geometry,
         sizes,
         target=(plan.height, plan.width),
-        warped=plan.warped,
         rng=geometry_rng,
     )
     pixel = tuple(draw_pixel(operation, plan, len(sizes), pixel_rng) for operation in plan.pixel)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tarfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.artifacts import DataSpec
 from pipeline.errors import DataError, choices
+from stages.augment.shard_reader import ShardReader
 
 
 class FileReader(Protocol):
@@ -46,6 +49,22 @@ class FolderReader:
             return file.read()
 
 
+class BytesReader:
+    """Images that a caller holds as bytes; they have no labels."""
+
+    def __init__(self, encoded: Sequence[bytes]) -> None:
+        self._encoded = encoded
+        self.labels = np.zeros(len(encoded), dtype=np.int64)
+
+    def name(self, position: int) -> str:
+        """Return the image's number."""
+        return f"image {position}"
+
+    def read(self, position: int) -> bytes:
+        """Return the image's bytes."""
+        return self._encoded[position]
+
+
 class ArrayReader:
     """Images that lie decoded in one numpy file, mapped into memory."""
 
@@ -73,9 +92,10 @@ def open_reader(spec: DataSpec, split: str) -> FileReader | ArrayReader:
     Raises:
         DataError: the manifest is missing, empty, or not of the form that `spec.reader` names.
     """
-    readers: dict[str, type[FolderReader] | type[ArrayReader]] = {
+    readers: dict[str, Callable[[Path], FileReader | ArrayReader]] = {
         "folder": FolderReader,
         "array": ArrayReader,
+        "webdataset": ShardReader,
     }
     if split not in spec.splits:
         raise DataError(
@@ -86,7 +106,9 @@ def open_reader(spec: DataSpec, split: str) -> FileReader | ArrayReader:
     manifest = spec.splits[split].manifest
     try:
         reader = readers[spec.reader](manifest)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except DataError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, tarfile.TarError) as error:
         raise DataError(
             f"{manifest}: the {spec.reader} manifest of split {split!r} cannot be read: {error!r}. "
             "Run the augment stage again."

@@ -18,8 +18,8 @@ from nvidia.dali.auto_aug.rand_augment import get_rand_augment_suite
 from nvidia.dali.auto_aug.trivial_augment import get_trivial_augment_wide_suite
 from nvidia.dali.data_node import DataNode
 
+from stages.augment.operations import AutoAugment, Automatic, RandAugment
 from stages.augment.plan import Plan
-from stages.augment.spec import AutoAugment, Automatic, RandAugment
 
 _NUM_BINS = 31
 _BLACK = 0

@@ -14,8 +14,8 @@ from nvidia.dali.pipeline import Pipeline
 
 from pipeline.device import Device
 from stages.augment.backends.dali_automatic import augment_automatically
+from stages.augment.operations import Automatic, ColorJitter, Erase, Flip, GaussianBlur
 from stages.augment.plan import Draws, Pixel, Plan
-from stages.augment.spec import Automatic, ColorJitter, Erase, Flip, GaussianBlur
 
 Inputs = dict[str, Sequence[NDArray[np.generic]]]
 """What a batch feeds into the graph, by the name of the input: one array for each sample."""
@@ -33,7 +33,7 @@ def build_pipeline(
         images = _decode(plan, device) if encoded else _take_array(plan, device)
         images = _lay_out(images, plan)
         for number, operation in enumerate(plan.pixel):
-            images = _change_pixels(images, plan, number, operation)
+            images = change_pixels(images, plan, operation, _number(f"{PIXEL_INPUT}{number}"))
         return images
 
     define = pipeline_def(
@@ -129,9 +129,9 @@ def _lay_out(images: DataNode, plan: Plan) -> DataNode:
     return images
 
 
-def _change_pixels(images: DataNode, plan: Plan, number: int, operation: Pixel) -> DataNode:
+def change_pixels(images: DataNode, plan: Plan, operation: Pixel, drawn: DataNode) -> DataNode:
+    """Apply one pixel operation with the numbers drawn for it."""
     # No `match` here: DALI rewrites the source of what runs under enable_conditionals, and cannot.
-    drawn = _number(f"{PIXEL_INPUT}{number}")
     if isinstance(operation, ColorJitter):
         return _jitter_color(images, plan, drawn)
     if isinstance(operation, GaussianBlur):
