@@ -4,9 +4,9 @@
 
 It starts the program in a session of its own and waits for whichever comes first: the program ends,
 or its own standard input closes, which also happens when our process is killed outright. Then it
-stops the program (SIGTERM, after GRACE_S SIGKILL; for 0 at once), kills what is left of its process
-group (stubs outlive a crashed server) and removes the shared-memory regions that bear the prefix.
-Standard library only; nothing of ours is imported.
+stops the program (SIGTERM, after GRACE_S SIGKILL; at once for 0 or after any input), kills what is
+left of its process group (stubs outlive a crashed server) and removes the regions of shared memory
+that bear the prefix. Standard library only; nothing of ours is imported.
 """
 
 from __future__ import annotations
@@ -36,12 +36,15 @@ def adopt_orphans() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def wait_for_end(server: subprocess.Popen[bytes]) -> None:
-    """Return when the server has ended or our standard input has closed."""
+def wait_for_end(server: subprocess.Popen[bytes]) -> bool:
+    """Return when the server or our standard input has ended, and whether there was any input."""
+    at_once = False
     while server.poll() is None:
         readable, _, _ = select.select([0], [], [], _POLL_S)
-        if readable and not os.read(0, 1024):
-            return
+        if readable and not os.read(0, 1):
+            break
+        at_once |= bool(readable)
+    return at_once
 
 
 def stop(server: subprocess.Popen[bytes], grace_s: float) -> None:
@@ -81,10 +84,11 @@ def main(arguments: list[str]) -> int:
     server = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=prepare
     )
+    at_once = True
     try:
-        wait_for_end(server)
+        at_once = wait_for_end(server)
     finally:
-        stop(server, float(grace_s))
+        stop(server, 0 if at_once else float(grace_s))
         remove_regions(prefix)
     return server.returncode
 

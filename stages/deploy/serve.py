@@ -64,6 +64,8 @@ def serve(
                 )
             _announce(ctx, deployment, server)
             healthy_checks, fault = _watch(ctx, server, canary_every_s)
+            if fault is not None:
+                server.close(at_once=True)
         if fault is None:
             return
         faults = 1 if healthy_checks else faults + 1

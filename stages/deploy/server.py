@@ -6,6 +6,7 @@ with Server(program=..., endpoints=..., target=..., log_path=..., start_timeout_
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import secrets
@@ -81,7 +82,7 @@ class Server:
             if fault:
                 raise StageFailed(self._message(f"is up and answers wrongly: {fault}"))
         except BaseException:
-            self.close()
+            self.close(at_once=True)
             raise
         self.started_in_s = time.monotonic() - started
         return self
@@ -92,7 +93,7 @@ class Server:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        self.close(at_once=error is not None)
 
     @property
     def alive(self) -> bool:
@@ -129,10 +130,13 @@ class Server:
             count += words[0].endswith(_WORKER) and any(w.startswith(prefix) for w in words[1:])
         return count
 
-    def close(self) -> None:
+    def close(self, *, at_once: bool = False) -> None:
         """Stop the server, its helpers and its shared memory; safe to call twice."""
         if self._guard is not None and self._guard.stdin is not None:
-            self._guard.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # it may have ended by itself
+                if at_once:
+                    self._guard.stdin.write(b"!")
+                self._guard.stdin.close()
             self._guard.wait()
             self._guard = None
         if self._log is not None:

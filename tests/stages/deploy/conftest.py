@@ -13,19 +13,22 @@ import pytest
 from nvidia.dali import fn, pipeline_def, types
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
-from stages.augment.spec import TransformSpec
-from stages.deploy.backends import triton_embedded
-from stages.deploy.config import DeployConfig, LoadConfig, PortsConfig
-from stages.deploy.offline import OnnxModel
-from stages.deploy.running import running_server
-from stages.deploy.server import Server
-from stages.deploy.stage import Deploy
 
 from pipeline.artifacts import DataSpec, Deployment, ExportedModel, Split, TensorSpec, Variant
 from pipeline.context import Context
 from pipeline.device import CPU
 from pipeline.events import Event, EventLog
 from pipeline.interrupt import StopFlag
+from stages.augment.spec import TransformSpec
+from stages.deploy.backends import triton_embedded
+from stages.deploy.config import DeployConfig, LoadConfig, PortsConfig
+from stages.deploy.delivery import make_canary
+from stages.deploy.offline import OnnxModel
+from stages.deploy.plan import make_plan
+from stages.deploy.repository import write_repository
+from stages.deploy.running import running_server
+from stages.deploy.server import Server
+from stages.deploy.stage import Deploy
 
 SIDE, CHANNELS, SAMPLES = 16, 3, 30
 CLASSES = ("ant", "bee", "Käfer")
@@ -77,11 +80,7 @@ def write_model(path: Path) -> None:
             helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
         ],
         "linear",
-        [
-            helper.make_tensor_value_info(
-                "images", TensorProto.UINT8, ["N", SIDE, SIDE, CHANNELS]
-            )
-        ],
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", SIDE, SIDE, CHANNELS])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", len(CLASSES)])],
         [numpy_helper.from_array(flat, "weights")],
     )
@@ -194,6 +193,26 @@ def deployed(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> Deployed
         top_k=2,
     )
     return Deployed(Deploy(config).run(context), context, recorder)
+
+
+@pytest.fixture(scope="session")
+def plain(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> Deployed:
+    """The tensor model alone, which starts fast: for the tests that need a server of their own."""
+    context = chain.context(tmp_path_factory.mktemp("plain"))
+    bare = replace(chain, spec=replace(chain.spec, preprocess=None)).context(context.dir)
+    config = DeployConfig(backend="files", kubernetes=None, max_batch=4, instances=2)
+    plan = make_plan(config, "python", bare.get(DataSpec), chain.exported, CPU)
+    repository = context.dir / "repository"
+    write_repository(repository, plan, make_canary(bare, plan, chain.spec), None)
+    deployment = Deployment(
+        backend="triton-embedded",
+        repository=repository,
+        model=plan.name,
+        pipeline="",
+        variant=plan.variant.name,
+        classes=CLASSES,
+    )
+    return Deployed(deployment, context, Recorder())
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from stages.deploy import backends
-from stages.deploy.backends import BACKENDS, Launch, files, triton_embedded, tritonserver
 
 from pipeline.backend import named, select
 from pipeline.device import CPU
 from pipeline.errors import BackendUnavailable
+from stages.deploy import backends
+from stages.deploy.backends import BACKENDS, Launch, files, triton_embedded, tritonserver
 
 WHERE = "stages.deploy.backend"
 

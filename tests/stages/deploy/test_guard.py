@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from stages.deploy import guard
 
 PARENT = """

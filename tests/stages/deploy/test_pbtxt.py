@@ -8,6 +8,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
+
+from pipeline.artifacts import DataSpec, ExportedModel, Split, TensorSpec, Variant
+from pipeline.device import CPU, Device
+from pipeline.errors import DataError
 from stages.deploy.config import DeployConfig, DynamicBatchingConfig
 from stages.deploy.model_configs import (
     pipeline_model,
@@ -17,11 +22,6 @@ from stages.deploy.model_configs import (
 )
 from stages.deploy.pbtxt import DATA_TYPES, parse, render
 from stages.deploy.plan import ServingPlan, make_plan
-from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
-
-from pipeline.artifacts import DataSpec, ExportedModel, Split, TensorSpec, Variant
-from pipeline.device import CPU, Device
-from pipeline.errors import DataError
 
 text = st.text(max_size=20)
 dims = st.lists(st.integers(-1, 2**40), max_size=4)

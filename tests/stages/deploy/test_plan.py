@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from stages.deploy.plan import choose_variant
 
 from pipeline.artifacts import ExportedModel, Variant
 from pipeline.errors import ConfigError, StageFailed
+from stages.deploy.plan import choose_variant
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from stages.deploy.config import DeployConfig, PortsConfig
-from stages.deploy.ports import HOST, claim_endpoints
-from stages.deploy.stage import Deploy
 
 from pipeline.device import CPU
 from pipeline.errors import StageFailed
+from stages.deploy.config import DeployConfig, PortsConfig
+from stages.deploy.ports import HOST, claim_endpoints
+from stages.deploy.stage import Deploy
 
 
 @pytest.fixture
