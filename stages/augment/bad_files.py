@@ -1,4 +1,4 @@
-"""BadFiles: images that turned out to be damaged while a loader ran, and what stands in for them."""
+"""BadFiles: images found damaged while a loader ran, and what stands in for them."""
 
 from __future__ import annotations
 

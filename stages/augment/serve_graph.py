@@ -1,4 +1,4 @@
-"""The serving graph: the eval transform as a serialized DALI pipeline, encoded bytes in, pixels out.
+"""The serving graph: the eval transform as a serialized DALI pipeline, encoded bytes to pixels.
 
 A server gets the graph as a file and needs neither this code nor the data set:
 
