@@ -22,6 +22,9 @@ from stages.train.optim import build_optimizer, skips_by_itself
 from stages.train.precision import Precision
 from stages.train.schedule import Schedule, build_schedule
 
+SMALLEST_SCALE = 2.0**-10
+"""Gradients that overflow fp16 even when scaled down to this are infinite by themselves."""
+
 Forward = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -90,6 +93,15 @@ class Learner:
         self.guard.record(~(loss_is_finite if self.scaler.is_enabled() else finite))
         self.loss_sum.add_(torch.where(loss_is_finite, loss.double() * samples, 0.0))
         self.num_samples += samples
+
+    def look(self) -> tuple[int, bool]:
+        """Return how many bad steps came since the last look, and whether the policy has to act.
+
+        Waits for the device.
+        """
+        new, tripped = self.guard.look()
+        scale_is_lost = self.scaler.is_enabled() and self.scaler.get_scale() < SMALLEST_SCALE
+        return new, tripped or scale_is_lost
 
     @property
     def mean_loss(self) -> float:

@@ -246,7 +246,7 @@ class Loop:
         return last or self.learner.num_steps % every == 0 or self._checkpoint_is_due()
 
     def _look_at_guard(self) -> bool:
-        new, tripped = self.learner.guard.look()
+        new, tripped = self.learner.look()
         if new and not tripped:
             self.ctx.events.warning(
                 f"train: {new} step(s) before step {self.learner.num_steps} had a loss or gradient "

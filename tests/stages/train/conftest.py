@@ -77,7 +77,9 @@ def write_spec(folder: Path) -> DataSpec:
         )
         splits[name] = Split(manifest=manifest, samples=count)
     transforms = folder / "transforms.json"
-    transforms.write_text(json.dumps({"train": [{"affine": {"degrees": 5.0}}, "mixup"], "eval": []}))
+    transforms.write_text(
+        json.dumps({"train": [{"affine": {"degrees": 5.0}}, "mixup"], "eval": []})
+    )
     return DataSpec(
         kind="image", name="sides", backend="array", reader="array", transforms=transforms,
         splits=splits, classes=CLASSES, height=8, width=8, channels=1, mean=(0.4,), std=(0.2,),
@@ -124,7 +126,9 @@ def train_once(spec: DataSpec, tmp_path: Path, recorder: Recorder, stop: StopFla
     """Run the stage in `tmp_path / name` with the recipe and what the test changes in it."""
 
     def run(
-        name: str = "run", rehearse: Callable[[TrainedModel], None] = no_rehearsal, **changes: object
+        name: str = "run",
+        rehearse: Callable[[TrainedModel], None] = no_rehearsal,
+        **changes: object,
     ) -> TrainedModel:
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
@@ -138,6 +142,7 @@ def train_once(spec: DataSpec, tmp_path: Path, recorder: Recorder, stop: StopFla
     return run
 
 
-def make_batch(seed: int = 0) -> Batch:
-    images, labels = pictures(BATCH, seed)
+@pytest.fixture
+def batch() -> Batch:
+    images, labels = pictures(BATCH, seed=0)
     return Batch(torch.from_numpy(images), torch.from_numpy(labels), torch.arange(BATCH))

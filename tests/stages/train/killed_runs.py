@@ -31,7 +31,9 @@ def attempt(folder: Path, spec: DataSpec, kill_at: int) -> bool:
         os.environ["KILL_AT"] = str(kill_at)
         recipe = {**RECIPE, "precision": "bf16", "checkpoint": {"every_steps": 4}}
         folder.mkdir(exist_ok=True)
-        Train(TrainConfig.model_validate(recipe)).run(Context(dir=folder, artifacts={DataSpec: spec}))
+        Train(TrainConfig.model_validate(recipe)).run(
+            Context(dir=folder, artifacts={DataSpec: spec})
+        )
         os._exit(0)
     _, status = os.waitpid(process, 0)
     if os.WIFSIGNALED(status):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from importlib import import_module
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline.artifacts import DataSpec, TrainedModel
+from pipeline.artifacts import TrainedModel
 from pipeline.errors import ConfigError
 from pipeline.report.blocks import Gallery, LineChart, Matrix, load_section
 from stages.augment.loader import open_loader
@@ -31,9 +30,10 @@ def test_the_artifact_rebuilds_the_network_that_gave_the_predictions(train_once,
     saved = np.load(trained.predictions)
     np.testing.assert_allclose(saved["logits"], logits.numpy(), atol=1e-5)
     assert saved["logits"].dtype == np.float32
-    assert saved["targets"].tolist() == np.load(
-        spec.splits["eval"].manifest.parent / "eval_labels.npy"
-    ).tolist()
+    assert (
+        saved["targets"].tolist()
+        == np.load(spec.splits["eval"].manifest.parent / "eval_labels.npy").tolist()
+    )
     assert (saved["logits"].argmax(1) == saved["targets"]).mean() == trained.metrics["top1"]
 
 
@@ -42,9 +42,9 @@ def test_the_network_learns_and_leaves_nothing_but_its_results(train_once, tmp_p
     assert trained.metrics["top1"] > 0.9
     left = {path.name for path in (tmp_path / "run").iterdir()}
     assert left <= {"model.safetensors", "predictions.npz", "section.json", "mistakes"}
-    assert "/" not in (tmp_path / "run" / "section.json").read_text().replace("mistakes/", "").replace(
-        "img/s", ""
-    )
+    assert "/" not in (tmp_path / "run" / "section.json").read_text().replace(
+        "mistakes/", ""
+    ).replace("img/s", "")
 
 
 def test_every_epoch_is_told_and_drawn(train_once, recorder, tmp_path):
