@@ -54,7 +54,9 @@ def _build(
     folder.mkdir(parents=True, exist_ok=True)
     graph = forge.graph(precision, maker.INT8_FORM)
     ctx.events.info(f"building {name}")
-    built = maker.build(graph, precision, profile_of(config), folder, ctx)
+    built = maker.build(
+        graph, precision, profile_of(config), folder, ctx, timeout_s=config.build_timeout_s
+    )
     return Variant(
         name=name,
         backend=backend.name,

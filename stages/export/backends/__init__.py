@@ -81,7 +81,14 @@ class ExportBackend(Protocol):
     """The Q/DQ form it takes: unsigned/signed for CPUs, signed/signed for TensorRT."""
 
     def build(
-        self, onnx_path: Path, precision: Precision, profile: BatchProfile, folder: Path, ctx: Context
+        self,
+        onnx_path: Path,
+        precision: Precision,
+        profile: BatchProfile,
+        folder: Path,
+        ctx: Context,
+        *,
+        timeout_s: float,
     ) -> Built:
         """Turn an ONNX graph of that precision into what runs; writes into `folder`."""
         ...

@@ -46,9 +46,17 @@ class OrtSession:
 
 
 def build(
-    onnx_path: Path, precision: Precision, profile: BatchProfile, folder: Path, ctx: Context
+    onnx_path: Path,
+    precision: Precision,
+    profile: BatchProfile,
+    folder: Path,
+    ctx: Context,
+    *,
+    timeout_s: float,
 ) -> Built:
-    """Take the graph as it is, and prove the precision it runs in from ONNX Runtime's own optimized graph.
+    """Take the graph as it is, and prove its precision from ONNX Runtime's own optimized graph.
+
+    Nothing is compiled ahead of loading, so neither the profile nor the timeout has a bearing.
 
     Raises:
         StageFailed: ONNX Runtime cannot load it, or an INT8 graph has no integer kernel in the end.
