@@ -1,0 +1,80 @@
+"""Runs shared by the end-to-end tests: real runs through the command line, made once a session."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Dlpipe = Callable[..., Finished]
+
+
+@pytest.fixture(scope="session")
+def dlpipe() -> Dlpipe:
+    """Run the command line in a process of its own, from the repository's root."""
+
+    def run(*arguments: str | Path, check: int | None = 0) -> Finished:
+        done = subprocess.run(
+            [sys.executable, "-m", "pipeline", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env=dict(os.environ),
+            timeout=900,
+        )
+        assert check is None or done.returncode == check, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return Finished(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run's folder."""
+
+    path: Path
+
+    @property
+    def record(self) -> dict[str, object]:
+        """What ``run.json`` says."""
+        document: dict[str, object] = json.loads((self.path / "run.json").read_text())
+        return document
+
+    def statuses(self) -> dict[str, str]:
+        """What happened to each stage."""
+        stages = self.record["stages"]
+        assert isinstance(stages, list)
+        return {stage["name"]: stage["status"] for stage in stages}
+
+    def top1(self) -> dict[str, float]:
+        """The accuracy after each hop."""
+        hops = self.record["hops"]
+        assert isinstance(hops, list)
+        return {hop["name"]: hop["top1"] for hop in hops}
+
+
+@pytest.fixture(scope="session")
+def quickstart(dlpipe: Dlpipe, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The main job, as a newcomer runs it."""
+    runs = tmp_path_factory.mktemp("runs")
+    dlpipe("run", "configs/quickstart.yaml", "--runs-dir", runs)
+    return Run(runs / "quickstart")
