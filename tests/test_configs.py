@@ -1,4 +1,4 @@
-"""Every configuration we ship is valid, and those that can run on a CPU are run, at reduced size."""
+"""Every configuration we ship is valid, and what can run on a CPU is run, at reduced size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from pipeline.yaml_source import read_yaml
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml")) + sorted((ROOT / "examples").glob("*/*.yaml"))
 SMALL = (
-    "stages.train.epochs=1", "stages.train.rehearsal=false", "stages.train.schedule.warmup_epochs=0",
+    "stages.train.epochs=1", "stages.train.rehearsal=false",
+    "stages.train.schedule.warmup_epochs=0",
     "stages.export.backend=onnxruntime", "stages.export.precisions=[fp32, int8]",
     "stages.export.calibration.samples=32", "stages.export.latency.seconds=0.1",
     "stages.export.max_drop=100", "stages.deploy.load.seconds=0.3",

@@ -1,4 +1,4 @@
-"""Every script in examples/ does what its README says; the server's is tested with the quickstart."""
+"""Every script in examples/ does what its README says; query_the_server: see quickstart."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def test_a_stage_of_ones_own_has_its_gate_and_its_chapter(tmp_path: Path, dlpipe
 
 def test_a_model_of_ones_own_goes_through_export(tmp_path: Path, dlpipe) -> None:
     dlpipe(
-        "run", "examples/own_model/config.yaml", "stages.train.epochs=2", "stages.train.target=null",
+        "run", "examples/own_model/config.yaml", "stages.train.epochs=2",
+        "stages.train.target=null",
         "stages.train.rehearsal=false", "stages.export.max_drop=100", "--runs-dir", tmp_path,
     )  # fmt: skip
     record = json.loads((tmp_path / "own_model" / "export" / "artifact.json").read_text())

@@ -68,7 +68,8 @@ def test_a_finished_run_is_served_and_answers_the_example(quickstart, tmp_path: 
         Image.open(digit(quickstart.path, "7")).convert("RGB").save(image)
         done = subprocess.run(
             [
-                sys.executable, "examples/query_the_server/query.py", str(image), "--model", "digits",
+                sys.executable, "examples/query_the_server/query.py", str(image),
+                "--model", "digits",
                 "--http", f"127.0.0.1:{http}", "--grpc", f"127.0.0.1:{grpc}",
             ],
             capture_output=True, text=True, cwd=ROOT, timeout=60,

@@ -48,6 +48,14 @@ def encode(pixels: NDArray[np.uint8], format: str) -> bytes:
 
 
 @pytest.fixture(scope="session")
+def jpeg() -> Callable[[int, int], bytes]:
+    """Return a function from height and width to the bytes of a JPEG."""
+    return lambda height, width: encode(
+        natural_image(np.random.default_rng([height, width]), height, width), "JPEG"
+    )
+
+
+@pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder manifest over JPEGs and PNGs of several sizes, colour and gray."""
     folder = tmp_path_factory.mktemp("photos")

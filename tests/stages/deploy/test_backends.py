@@ -26,6 +26,11 @@ def test_numpy_2_is_refused_with_the_line_that_mends_it(monkeypatch: pytest.Monk
         select(BACKENDS, "triton-embedded", CPU, where=WHERE)
 
 
+def test_an_unknown_backend_names_the_nearest() -> None:
+    with pytest.raises(BackendUnavailable, match="Did you mean 'triton-embedded'"):
+        select(BACKENDS, "triton-embeded", CPU, where=WHERE)
+
+
 def test_another_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends.platform, "machine", lambda: "aarch64")
     with pytest.raises(BackendUnavailable, match="needs Linux on x86_64"):

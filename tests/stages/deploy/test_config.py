@@ -22,7 +22,6 @@ from stages.deploy.config import DeployConfig
         ({"max_batch": 4, "dynamic_batching": {"preferred_sizes": [2, 8]}}, r"\[8\] exceed"),
         ({"model_name": "../escape"}, "pattern"),
         ({"image": "nvcr.io/nvidia/tritonserver:latest"}, "names no fixed build"),
-        ({"backend": "torchserve"}, "triton-embedded"),
         ({"max_queue_delay_us": 5}, "Extra inputs"),
     ],
 )
