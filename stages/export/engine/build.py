@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -23,6 +23,7 @@ from stages.export.engine.request import REPORT, REQUEST, BuildRequest, Finished
 CHILD = (sys.executable, "-m", "stages.export.engine.build_child")
 TIMEOUT_S = 1800.0
 _POLL_S = 0.1
+_LAST_BREATH_S = 5.0
 _LAST_LINES = 8
 _ROOT = Path(__file__).parents[3]
 
@@ -60,7 +61,8 @@ def run_build(
                 raise _failure(
                     request,
                     f"the build did not end within {timeout_s:g} s; it was at {last.percent} % in "
-                    f"phase {last.phase!r}. Raise the time limit or narrow the batch profile",
+                    f"phase {last.phase!r}. Raise "
+                    "stages.export.build_timeout_s or narrow stages.export.batch",
                 )
             if isinstance(report, Step):
                 bar.advance(report.percent - last.percent, note=report.phase)
@@ -72,7 +74,9 @@ def run_build(
                 return report
             elif report is not None:
                 raise _failure(request, report.message)
-        code = child.wait()
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(_LAST_BREATH_S)
+        code = child.poll()
     raise _failure(
         request, f"the build process {_ending(code)} in phase {last.phase!r}", error_path
     )
@@ -136,8 +140,12 @@ def _pump(stdout: IO[bytes], lines: queue.Queue[bytes]) -> None:
     lines.put(b"")
 
 
-def _ending(code: int) -> str:
+def _ending(code: int | None) -> str:
     """Say how a process ended."""
+    if code is None:
+        return "closed its output and did not end"
+    if code == -signal.SIGKILL:
+        return "was killed by signal SIGKILL, as processes are that exhaust the memory,"
     if code >= 0:
         return f"ended with exit code {code} and without a result"
     return f"was killed by signal {signal.Signals(-code).name}"
@@ -150,7 +158,8 @@ def _failure(request: BuildRequest, reason: str, error_path: Path | None = None)
     if tail:
         lines += ["Last lines of its log:", *(f"    {line}" for line in tail)]
     if request.log.exists():
-        lines.append(f"The whole log: {request.log}")
+        # Not its full path: the stage's folder moves when the stage is done.
+        lines.append(f"The whole log: {request.log.parent.name}/{request.log.name}")
     return BuildFailed("\n".join(lines))
 
 

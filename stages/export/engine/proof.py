@@ -115,7 +115,7 @@ def prove(log_path: Path, products: Mapping[str, str], precision: str) -> Proof:
         raise BuildFailed(
             f"export: of {expected} convolutions and matrix products in {precision}, {found} were "
             f"compiled so (by type: {counts}). The engine would run, but slower than its name "
-            f"says; the layer table is in {log_path}."
+            f"says; the layer table is in {log_path.parent.name}/{log_path.name}."
         )
     return Proof(counts=counts, rows=rows)
 

@@ -77,7 +77,6 @@ class Slot:
         buffers = self._reserve(batch)
         staged = buffers.pinned_input.array[:batch]
         staged[: len(images)] = images
-        staged[len(images) :] = 0
         logits = buffers.pinned_output.array[:batch]
         try:
             self.cuda.copy_to_device(buffers.device_input, staged, self.stream)

@@ -18,6 +18,7 @@ from pipeline.device import CPU, Device
 from pipeline.errors import Interrupted
 from pipeline.events import Event, EventLog
 from stages.export.backends import BatchProfile
+from stages.export.engine import build
 from stages.export.engine.build import CHILD, BuildFailed, child_environment, run_build
 from stages.export.engine.request import REQUEST, BuildRequest, Finished, Tensor
 
@@ -197,6 +198,24 @@ def test_a_child_that_leaves_without_a_word_is_an_error(
 ) -> None:
     with pytest.raises(BuildFailed, match=r"ended with exit code 3 and without a result"):
         run_build(request_of_nothing, ctx, command=python("raise SystemExit(3)"))
+
+
+def test_a_child_that_falls_silent_and_hangs_is_an_error(
+    request_of_nothing: BuildRequest, ctx: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "_LAST_BREATH_S", 0.3)
+    code = "import os, time; os.close(1); time.sleep(60)"
+    with pytest.raises(BuildFailed, match=r"closed its output and did not end"):
+        run_build(request_of_nothing, ctx, command=python(code))
+    assert not is_running(request_of_nothing)
+
+
+def test_a_child_that_ran_out_of_memory_is_an_error_that_says_so(
+    request_of_nothing: BuildRequest, ctx: Context
+) -> None:
+    code = f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})"
+    with pytest.raises(BuildFailed, match=r"killed by signal SIGKILL, .* exhaust the memory"):
+        run_build(request_of_nothing, ctx, command=python(code))
 
 
 SLEEP = python("import sys, time; print(sys.argv, file=sys.stderr, flush=True); time.sleep(60)")
