@@ -29,6 +29,18 @@ def test_a_model_of_ones_own_goes_through_export(tmp_path: Path, dlpipe) -> None
     }  # fmt: skip
 
 
+def test_a_backend_of_ones_own_is_built_proven_and_measured(tmp_path: Path, dlpipe) -> None:
+    dlpipe(
+        "run", "examples/add_a_backend/config.yaml", "stages.train.epochs=2",
+        "stages.train.schedule.warmup_epochs=0", "stages.train.rehearsal=false",
+        "stages.export.max_drop=100", "--runs-dir", tmp_path,
+    )  # fmt: skip
+    record = json.loads((tmp_path / "add_a_backend" / "export" / "artifact.json").read_text())
+    variants = {v["name"]: v for v in record["artifact"]["variants"]}
+    assert variants["openvino_backend:BACKEND-int8"]["proof"]["int8"] > 0
+    assert variants["openvino_backend:BACKEND-fp32"]["agreement"] == 1.0
+
+
 def test_every_example_has_a_readme() -> None:
     for folder in (ROOT / "examples").iterdir():
         if folder.is_dir() and folder.name != "__pycache__":
