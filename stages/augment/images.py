@@ -35,8 +35,9 @@ class DamagedImage(DataError):
 def decode_pil(encoded: bytes, channels: int) -> NDArray[np.uint8]:
     """Decode to (H, W, C) with Pillow, whatever format it knows."""
     with Image.open(io.BytesIO(encoded)) as image:
-        upright = ImageOps.exif_transpose(image)
-        pixels = np.array(upright.convert("L" if channels == 1 else "RGB"))
+        mode = "L" if channels == 1 else "RGB"
+        image.draft(mode, image.size)  # a JPEG's gray is its luma as it stands in the file
+        pixels = np.array(ImageOps.exif_transpose(image).convert(mode))
     return pixels.reshape(*pixels.shape[:2], channels)
 
 

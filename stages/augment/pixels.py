@@ -51,8 +51,8 @@ def jitter_color(images: torch.Tensor, drawn: NDArray[np.float32]) -> torch.Tens
         turn = np.zeros((len(images), 3, 3))
         turn[:, 0, 0] = 1.0
         turn[:, 1, 1] = turn[:, 2, 2] = saturation * np.cos(np.radians(hue))
-        turn[:, 1, 2] = -saturation * np.sin(np.radians(hue))
-        turn[:, 2, 1] = saturation * np.sin(np.radians(hue))
+        turn[:, 1, 2] = saturation * np.sin(np.radians(hue))
+        turn[:, 2, 1] = -saturation * np.sin(np.radians(hue))
         matrix = _YIQ_TO_RGB @ turn @ _RGB_TO_YIQ
     else:
         matrix = np.ones((len(images), 1, 1))

@@ -37,7 +37,8 @@ BACKENDS: tuple[Backend, ...] = (
 
 _TINY_PIXELS = 64
 _HELD_BYTES = 1 << 30
-_SCALED_DECODE_FROM = 2.0
+_REDUCED_DECODE_FROM = 4.0
+"""How many times the target a photo has to be before the torchvision backend decodes it reduced."""
 
 
 def choose_backend(
@@ -80,7 +81,7 @@ def choose_backend(
             "them are transformed faster than single ones"
         )
     excess = min(height / target[0], width / target[1])
-    if device.kind == "cpu" and jpeg and not crops and excess >= _SCALED_DECODE_FROM:
+    if device.kind == "cpu" and jpeg and not crops and excess >= _REDUCED_DECODE_FROM:
         return "torchvision", (
             f"backend torchvision: {width}x{height} photos are {excess:.1f} times the target: it "
             "decodes JPEGs at a reduced scale, which DALI does not"
