@@ -102,8 +102,8 @@ class SloConfig(StageConfig):
 class DeployConfig(StageConfig):
     """Writes a Triton model repository and verifies it through a running server."""
 
-    backend: Literal["auto", "tritonserver", "triton-embedded", "files"] = "auto"
-    """What runs the repository; `files` only writes it."""
+    backend: str = "auto"
+    """`tritonserver`, `triton-embedded`, `files` (only writes) or `package.module:BACKEND`."""
     model_name: str = Field(default="classifier", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     """Name of the tensor model; the ensemble is called `<model_name>_pipeline`."""
     version: int = Field(default=1, ge=1)

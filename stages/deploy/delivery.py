@@ -16,7 +16,7 @@ from pipeline.errors import DataError
 from stages.deploy.backends import DeployBackend
 from stages.deploy.canary import Canary, tolerance_for
 from stages.deploy.config import DeployConfig
-from stages.deploy.gates import gates_of, served_hop
+from stages.deploy.gates import gates_of, served_hops
 from stages.deploy.kubernetes.manifests import write_manifests
 from stages.deploy.kubernetes_config import KubernetesConfig
 from stages.deploy.load import LoadResult, Request, measure
@@ -67,7 +67,7 @@ def deliver(ctx: Context, config: DeployConfig, backend: DeployBackend, name: st
     repository = ctx.dir / REPOSITORY
     canary = make_canary(ctx, plan, spec)
     write_repository(repository, plan, canary, files[0] if files else None)
-    ctx.events.info(f"repository of {plan.name} ({plan.variant.name}) written to {repository}")
+    ctx.events.info(f"repository of {plan.name} written, variant {plan.variant.name}")
     delivery = Delivery(plan=plan, backend=name, repository=repository)
     with running_server(
         backend,
@@ -229,7 +229,6 @@ def deployment(delivery: Delivery, config: DeployConfig) -> Deployment:
         for share in (50, 95, 99):
             metrics[f"p{share}_ms_c{result.concurrency}"] = result.percentile(share)
         metrics[f"throughput_c{result.concurrency}"] = result.throughput
-    hop = served_hop(delivery.checks)
     return Deployment(
         backend=delivery.backend,
         repository=delivery.repository,
@@ -242,5 +241,5 @@ def deployment(delivery: Delivery, config: DeployConfig) -> Deployment:
         gates=gates_of(
             delivery.checks, delivery.loads, config.slo.p99_ms, delivery.manifest_problems
         ),
-        hops=(hop,) if hop else (),
+        hops=served_hops(delivery.checks),
     )

@@ -9,11 +9,18 @@ from stages.deploy.load import LoadResult
 from stages.deploy.verify import Check
 
 
-def served_hop(checks: Sequence[Check]) -> Hop | None:
-    """Return the accuracy through the server, as the first check over raw tensors measured it."""
-    if not checks:
-        return None
-    return Hop(name="served", top1=checks[0].top1, samples=checks[0].samples)
+def served_hops(checks: Sequence[Check]) -> tuple[Hop, ...]:
+    """Return the accuracy through the server: of pixels, and of image files where they are served.
+
+    The latter shows what is lost where the server's decoder and resize differ from the loader's.
+    """
+    names = ("served", "served from files")
+    first_of = {check.model: check for check in reversed(checks)}
+    models = dict.fromkeys(check.model for check in checks)
+    return tuple(
+        Hop(name=name, top1=first_of[model].top1, samples=first_of[model].samples)
+        for name, model in zip(names, models, strict=False)
+    )
 
 
 def gates_of(

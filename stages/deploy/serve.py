@@ -38,7 +38,8 @@ def serve(
     Raises:
         StageFailed: there is no server, a port is taken, or the server fails again and again.
     """
-    record = named(BACKENDS, deployment.backend, where="stages.deploy.backend")
+    choice = config.backend if ":" in config.backend else deployment.backend
+    record = named(BACKENDS, choice, where="stages.deploy.backend")
     why_not = record.why_not(ctx.device)
     if why_not is not None:
         raise StageFailed(f"this run was deployed with {record.name!r}, which {why_not}.")

@@ -197,7 +197,12 @@ class Server:
 
 
 def error_lines(log_path: Path, most: int = 6) -> str:
-    """Return the first error lines of a server's log."""
+    """Return the last error lines of a server's log."""
     lines = log_path.read_text(encoding="utf-8", errors="replace").splitlines()
-    errors = [line.strip() for line in lines if " E " in line or "error" in line.lower()]
-    return "\n".join(errors[:most])
+    errors = [
+        line.strip()
+        for line in lines
+        if (" E " in line or "error" in line.lower())
+        and "cuda" not in line.lower()  # it complains of a missing driver on every CPU machine
+    ]
+    return "\n".join(errors[-most:])

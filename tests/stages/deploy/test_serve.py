@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,7 +43,14 @@ def wait_for(condition, timeout_s: float = 30) -> bool:
     return condition()
 
 
-def test_a_server_whose_worker_died_is_started_again_until_the_stop(
+def kill_by_nested_json(endpoints: Endpoints) -> None:
+    """Send the request that overflows the stack of this server's JSON parser."""
+    url = f"http://{endpoints.http}/v2/models/classifier/infer"
+    with contextlib.suppress(OSError):
+        urllib.request.urlopen(url, data=b'{"inputs":' + b"[" * 500_000, timeout=5)
+
+
+def test_a_server_that_lost_a_worker_or_died_is_started_again_until_the_stop(
     plain: Deployed, tmp_path: Path
 ) -> None:
     recorder = Recorder()
@@ -65,11 +74,16 @@ def test_a_server_whose_worker_died_is_started_again_until_the_stop(
         victim.kill()
         assert wait_for(lambda: len(recorder.of("serving")) == 2)
         assert answers(ends)
+        time.sleep(0.5)  # let a canary be answered, so that the faults are not in a row
+        kill_by_nested_json(ends)
+        assert wait_for(lambda: len(recorder.of("serving")) == 3)
+        assert answers(ends)
     finally:
         context.stop.request("SIGTERM")
         thread.join(timeout=30)
     assert not thread.is_alive()
     assert "workers died" in recorder.messages
+    assert recorder.messages.count("it is started again") == 2
     assert not answers(ends)
 
 

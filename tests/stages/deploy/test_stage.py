@@ -44,8 +44,9 @@ def test_single_requests_are_bit_equal_to_the_offline_model(deployed: Deployed) 
 
 
 def test_the_accuracy_through_the_server_is_a_hop(deployed: Deployed) -> None:
-    (hop,) = deployed.deployment.hops
-    assert (hop.name, hop.top1, hop.samples) == ("served", 1.0, SAMPLES)
+    pixels, files = deployed.deployment.hops
+    assert (pixels.name, pixels.top1, pixels.samples) == ("served", 1.0, SAMPLES)
+    assert (files.name, files.top1, files.samples) == ("served from files", 1.0, SAMPLES)
 
 
 def test_every_gate_says_in_a_sentence_what_was_measured(deployed: Deployed) -> None:
