@@ -15,7 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
 from torchvision.transforms.v2 import functional as vision
 
 from pipeline.artifacts import DataSpec
@@ -205,3 +208,32 @@ def test_photos_are_shown_upright(
     corners = batch.images[0, [2, 2, -3, -3], [2, -3, 2, -3], 0] > 128
     bright = {1: 0, 3: 3, 6: 1, 8: 2}[orientation]
     assert corners.nonzero().flatten().tolist() == [bright]
+
+
+def test_one_model_is_as_accurate_whichever_backend_feeds_it(
+    make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    digits = load_digits()
+    lines = []
+    for i, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        Image.fromarray((pixels * 15.9).astype(np.uint8)).save(tmp_path / f"{i}.png")
+        lines.append(json.dumps({"file": f"{i}.png", "label": int(label)}))
+    for split, part in (("train", lines[:1200]), ("eval", lines[1200:])):
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(part) + "\n")
+
+    def read(split: str, backend: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        spec = make_spec(
+            eval=[{"resize": {"shorter": 18}}, {"center_crop": {"size": 16}}], size=(16, 16),
+            channels=1, backend=backend, batch_size=128, manifest=tmp_path / f"{split}.jsonl",
+        )  # fmt: skip
+        batches = list(open_loader(spec, "eval"))
+        images = torch.cat([b.images for b in batches]).flatten(1).double() / 255
+        return images.numpy(), torch.cat([b.targets for b in batches]).numpy()
+
+    model = LogisticRegression(max_iter=200).fit(*read("train", "torchvision"))
+    accuracy = {
+        backend: model.score(*read("eval", backend))
+        for backend in ("torchvision", "array", "dali-cpu")
+    }
+    assert min(accuracy.values()) > 0.9
+    assert max(accuracy.values()) - min(accuracy.values()) <= 0.005
