@@ -74,6 +74,10 @@ class Cuda(Protocol):
         """Return a new stream."""
         ...
 
+    def synchronize(self) -> None:
+        """Wait until everything queued on any stream is done."""
+        ...
+
     def copy_to_device(
         self, target: DeviceBuffer, source: NDArray[np.generic], stream: Stream
     ) -> None:

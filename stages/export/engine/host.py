@@ -128,6 +128,12 @@ class HostCuda:
         self.streams[stream.handle] = stream
         return stream
 
+    def synchronize(self) -> None:
+        """Do all that is queued on every stream."""
+        self._require_active()
+        for stream in self.streams.values():
+            stream.synchronize()
+
     def copy_to_device(
         self, target: DeviceBuffer, source: NDArray[np.generic], stream: Stream
     ) -> None:

@@ -100,6 +100,10 @@ class PycudaCuda:
         """Return a new stream."""
         return PycudaStream(pycuda.driver.Stream())
 
+    def synchronize(self) -> None:
+        """Wait for the whole device."""
+        pycuda.driver.Context.synchronize()
+
     def copy_to_device(
         self, target: DeviceBuffer, source: NDArray[np.generic], stream: Stream
     ) -> None:

@@ -37,6 +37,7 @@ class EngineRunner:
         binding: Binding,
         *,
         slots: int = 2,
+        torch_device: str = "cpu",
         current_stream: Callable[[], int] = lambda: 0,
     ) -> None:
         """Open the slots.
@@ -46,11 +47,13 @@ class EngineRunner:
             new_execution: Makes an execution context of the engine; each stream needs its own.
             binding: Names and shapes of the engine's input and output.
             slots: How many parts of a large batch are in flight at once.
+            torch_device: Where the tensors of `on_device` have to lie.
             current_stream: The stream that torch queues on, for `on_device`.
         """
         self.cuda, self.binding = cuda, binding
-        self._new_execution, self._current_stream = new_execution, current_stream
-        self._lock, self._closed = Lock(), False
+        self._new_execution: Callable[[], Execution] | None = new_execution
+        self._torch_device, self._current_stream = torch_device, current_stream
+        self._lock = Lock()
         self._direct: dict[int, Execution] = {}
         with cuda.active():
             self._slots = [Slot(cuda, new_execution(), binding) for _ in range(slots)]
@@ -90,14 +93,19 @@ class EngineRunner:
         import torch
 
         self._check(tuple(images.shape), str(images.dtype).removeprefix("torch."))
+        if str(images.device) != self._torch_device:
+            raise RunFailed(
+                f"export: the engine on {self._torch_device} was given a tensor on "
+                f"{images.device}, which cannot be bound. Move it there first, or pass a numpy array."
+            )
         images = images.contiguous()
         logits = torch.empty(
             (len(images), *self.binding.output_shape), dtype=torch.float32, device=images.device
         )
         stream = self._current_stream()
-        with self._lock, self._open():
+        with self._lock, self._open() as new_execution:
             if stream not in self._direct:
-                self._direct[stream] = self._new_execution()
+                self._direct[stream] = new_execution()
             for part in parts(len(images), self.binding.profile.max):
                 source, target = images[part], logits[part]
                 missing = self.binding.padded(len(source)) - len(source)
@@ -115,23 +123,25 @@ class EngineRunner:
     def close(self) -> None:
         """Free everything; doing so twice does nothing."""
         with self._lock:
-            if not self._closed:
-                self._closed = True
-                with self.cuda.active():
-                    for slot in self._slots:
-                        slot.close()
-                    # Execution contexts go before the CUDA context that they live in.
-                    self._slots.clear()
-                    self._direct.clear()
-                self.cuda.close()
+            if self._new_execution is None:
+                return
+            with self.cuda.active():
+                self.cuda.synchronize()
+                for slot in self._slots:
+                    slot.close()
+                # The engine and its execution contexts go before the CUDA context they live in.
+                self._slots.clear()
+                self._direct.clear()
+                self._new_execution = None
+            self.cuda.close()
 
     @contextmanager
-    def _open(self) -> Iterator[None]:
+    def _open(self) -> Iterator[Callable[[], Execution]]:
         """Make the device current for a runner that was not closed."""
-        if self._closed:
+        if self._new_execution is None:
             raise RunFailed("export: this engine's session was closed; open it again.")
         with self.cuda.active():
-            yield
+            yield self._new_execution
 
     def _check(self, shape: tuple[int, ...], dtype: str) -> None:
         """Refuse what would be read as other pixels than it is."""

@@ -45,6 +45,7 @@ def open_engine(path: Path, device: Device) -> EngineRunner:
         cuda,
         engine.create_execution_context,
         binding_of(manifest),
+        torch_device=str(device),
         current_stream=lambda: int(torch.cuda.current_stream(device.index).cuda_stream),
     )
 

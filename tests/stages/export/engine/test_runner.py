@@ -178,6 +178,13 @@ def test_what_are_not_the_engines_images_are_refused(
             runner.on_device(torch.from_numpy(images))
 
 
+def test_a_tensor_that_lies_elsewhere_is_not_bound(small: Mapping[str, Path]) -> None:
+    with runner_over(small["fp32"], HostCuda()) as runner:
+        elsewhere = torch.empty((2, 8, 8, 3), dtype=torch.uint8, device="meta")
+        with pytest.raises(RunFailed, match="on cpu was given a tensor on meta"):
+            runner.on_device(elsewhere)
+
+
 def test_a_closed_runner_says_so_and_closes_twice(small: Mapping[str, Path]) -> None:
     with runner_over(small["fp32"], HostCuda()) as runner:
         runner(pixels(3))
