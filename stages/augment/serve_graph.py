@@ -10,15 +10,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.device import CPU, Device
+from pipeline.backend import named
+from pipeline.device import CPU
 from pipeline.errors import DataError
 from pipeline.files import write_atomic
+from stages.augment.backends import BACKENDS
 from stages.augment.plan import Plan, make_plan
 from stages.augment.spec import TransformSpec
 
 ENCODED_INPUT = "encoded"
 """The name of the graph's input: a 1-D uint8 array for each image."""
-MAX_BATCH_SIZE = 64
+_BATCH_SIZE = 64
+"""Written into the graph; whoever loads it may say otherwise."""
 
 
 def eval_plan(transforms: TransformSpec, *, height: int, width: int, channels: int) -> Plan:
@@ -26,25 +29,27 @@ def eval_plan(transforms: TransformSpec, *, height: int, width: int, channels: i
     return make_plan(transforms.eval, height=height, width=width, channels=channels)
 
 
-def write_serving_graph(
-    plan: Plan,
-    path: Path,
-    *,
-    device: Device = CPU,
-    max_batch_size: int = MAX_BATCH_SIZE,
-    threads: int = 2,
-) -> None:
-    """Serialize the graph of an eval plan; needs DALI.
-
-    Raises:
-        DataError: the plan turns or shears, which the graph cannot derive from an image's size.
-    """
+def why_not_servable(plan: Plan) -> str | None:
+    """Return why no graph can be written for an eval plan, or None when one can."""
     if plan.warped:
-        raise DataError(
+        return (
             "eval: rotate and affine cannot be served by a DALI graph. Allowed: resize, "
             "center_crop, flip and pixel operations. Leave them out of eval."
         )
+    reason = named(BACKENDS, "dali-cpu", where="stages.augment").why_not(CPU)
+    return f"the serving graph {reason}" if reason else None
+
+
+def write_serving_graph(plan: Plan, path: Path, *, threads: int = 2) -> None:
+    """Serialize the graph of an eval plan, for servers on the CPU.
+
+    Raises:
+        DataError: `why_not_servable` says why.
+    """
+    reason = why_not_servable(plan)
+    if reason:
+        raise DataError(reason)
     from stages.augment.backends.dali_serving import build_serving_pipeline
 
-    pipeline = build_serving_pipeline(plan, device, max_batch_size, threads, ENCODED_INPUT)
+    pipeline = build_serving_pipeline(plan, CPU, _BATCH_SIZE, threads, ENCODED_INPUT)
     write_atomic(path, pipeline.serialize())
