@@ -19,9 +19,9 @@ def objective(
     Cross-entropy is linear in the label: this is the loss on the blended label (mixup, eq. 1).
     """
     logits = logits.float()  # (N, K)
-    own = cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)  # (N,)
     if mix is None:
-        return own.mean()
+        return cross_entropy(logits, targets, label_smoothing=smoothing)
+    own = cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)  # (N,)
     partner = targets[mix.partner]
     other = cross_entropy(logits, partner, reduction="none", label_smoothing=smoothing)
     return (mix.weight * own + (1 - mix.weight) * other).mean()
