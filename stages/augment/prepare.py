@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from pipeline.artifacts import DataSpec, Split
 from pipeline.context import Context
@@ -18,10 +19,12 @@ from stages.augment.normalization import choose_mean_std
 from stages.augment.opening import open_source
 from stages.augment.preview import write_preview
 from stages.augment.quarantine import set_aside
+from stages.augment.serve_graph import eval_plan, why_not_servable, write_serving_graph
 from stages.augment.sources import Finding, Source
 from stages.augment.spec import RandomResizedCrop, TransformSpec
 
 TRANSFORMS_FILE = "transforms.json"
+PREPROCESS_FILE = "preprocess.dali"
 
 
 def prepare(config: AugmentConfig, ctx: Context) -> DataSpec:
@@ -39,7 +42,7 @@ def prepare(config: AugmentConfig, ctx: Context) -> DataSpec:
         )
     spec, reason = _describe(config, source, findings, splits, ctx)
     mean, std = choose_mean_std(config, spec, source, splits["train"], ctx)
-    spec = replace(spec, mean=mean, std=std)
+    spec = replace(spec, mean=mean, std=std, preprocess=_write_graph(spec, ctx))
     card = make_card(source, findings, splits, num_damaged=len(damaged))
     card.save(ctx.dir)
     for warning in card.warnings():
@@ -100,6 +103,23 @@ def _backend(
         crops=any(isinstance(op, RandomResizedCrop) for op in transforms.train),
         jpeg=2 * sum(f.kind == "JPEG" for f in used) > len(used),
     )  # fmt: skip
+
+
+def _write_graph(spec: DataSpec, ctx: Context) -> Path | None:
+    """Leave the eval transform as a graph for servers, or warn that there can be none."""
+    plan = eval_plan(
+        TransformSpec.load(spec.transforms),
+        height=spec.height,
+        width=spec.width,
+        channels=spec.channels,
+    )
+    reason = why_not_servable(plan)
+    if reason:
+        ctx.events.warning(f"the model will be served for raw pixels only: {reason}")
+        return None
+    path = ctx.dir / PREPROCESS_FILE
+    write_serving_graph(plan, path)
+    return path
 
 
 def _median(values: Sequence[int]) -> int:
