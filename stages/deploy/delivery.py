@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.artifacts import DataSpec, Deployment, ExportedModel
-from pipeline.backend import is_installed
 from pipeline.context import Context
 from pipeline.errors import DataError
 from stages.deploy.backends import DeployBackend
 from stages.deploy.canary import Canary, tolerance_for
+from stages.deploy.cluster import ClusterFiles, write_cluster_files
 from stages.deploy.config import DeployConfig
 from stages.deploy.gates import gates_of, served_hops
-from stages.deploy.kubernetes.manifests import write_manifests
-from stages.deploy.kubernetes_config import KubernetesConfig
 from stages.deploy.load import LoadResult, Request, measure
 from stages.deploy.offline import OnnxModel
 from stages.deploy.plan import ServingPlan, make_plan
@@ -30,8 +28,6 @@ from stages.deploy.server import Server
 from stages.deploy.verify import Check, verify_pipeline, verify_tensors
 
 REPOSITORY = "repository"
-CONTAINER_REPOSITORY = "repository-container"
-MANIFESTS = "kubernetes"
 LOG_FILE = "server.log"
 _CANARY_SAMPLES = 4
 
@@ -43,15 +39,11 @@ class Delivery:
     plan: ServingPlan
     backend: str
     repository: Path
-    container_repository: Path | None = None
-    """The same models in the form of NVIDIA's container, where the verified form is another."""
     endpoints: Endpoints | None = None
     started_in_s: float = 0.0
     checks: list[Check] = field(default_factory=list)
     loads: list[LoadResult] = field(default_factory=list)
-    manifests: tuple[Path, ...] = ()
-    manifest_problems: list[str] | None = None
-    """What the Kubernetes schemas object to; None where nothing was checked against them."""
+    cluster: ClusterFiles = field(default_factory=ClusterFiles)
 
 
 def deliver(ctx: Context, config: DeployConfig, backend: DeployBackend, name: str) -> Delivery:
@@ -66,7 +58,8 @@ def deliver(ctx: Context, config: DeployConfig, backend: DeployBackend, name: st
     files = encoded_files(spec) if plan.preprocess is not None else None
     repository = ctx.dir / REPOSITORY
     canary = make_canary(ctx, plan, spec)
-    write_repository(repository, plan, canary, files[0] if files else None)
+    warmup_image = files[0] if files else None
+    write_repository(repository, plan, canary, warmup_image)
     ctx.events.info(f"repository of {plan.name} written, variant {plan.variant.name}")
     delivery = Delivery(plan=plan, backend=name, repository=repository)
     with running_server(
@@ -88,44 +81,10 @@ def deliver(ctx: Context, config: DeployConfig, backend: DeployBackend, name: st
         else:
             prove(ctx, config, delivery, server, spec, files)
     if config.kubernetes is not None:
-        prepare_cluster(ctx, config.kubernetes, config.slo.p99_ms, delivery, canary, files)
+        delivery.cluster = write_cluster_files(
+            ctx, config.kubernetes, config.slo.p99_ms, plan, canary, warmup_image
+        )
     return delivery
-
-
-def prepare_cluster(
-    ctx: Context,
-    config: KubernetesConfig,
-    p99_ms: float | None,
-    delivery: Delivery,
-    canary: Canary | None,
-    files: EncodedFiles | None,
-) -> None:
-    """Write the manifests, and the repository in the form that the container in them takes."""
-    plan = delivery.plan
-    if plan.runtime != "native":
-        delivery.container_repository = ctx.dir / CONTAINER_REPOSITORY
-        write_repository(
-            delivery.container_repository,
-            replace(plan, runtime="native"),
-            canary,
-            files[0] if files else None,
-        )
-    delivery.manifests = write_manifests(
-        config,
-        name=plan.name,
-        model=plan.pipeline_name if plan.preprocess is not None else plan.name,
-        folder=ctx.dir / MANIFESTS,
-        p99_ms=p99_ms,
-    )
-    if is_installed("kubernetes_validate"):
-        from stages.deploy.kubernetes.schema import file_problems
-
-        delivery.manifest_problems = file_problems(delivery.manifests)
-    else:
-        ctx.events.warning(
-            "the Kubernetes manifests were not checked against the schemas: "
-            "pip install 'dlpipe[kubernetes]'"
-        )
 
 
 def make_canary(ctx: Context, plan: ServingPlan, spec: DataSpec) -> Canary | None:
@@ -236,10 +195,10 @@ def deployment(delivery: Delivery, config: DeployConfig) -> Deployment:
         pipeline=plan.pipeline_name if plan.preprocess is not None else "",
         variant=plan.variant.name,
         classes=plan.classes,
-        manifests=delivery.manifests,
+        manifests=delivery.cluster.manifests,
         metrics=metrics,
         gates=gates_of(
-            delivery.checks, delivery.loads, config.slo.p99_ms, delivery.manifest_problems
+            delivery.checks, delivery.loads, config.slo.p99_ms, delivery.cluster.problems
         ),
         hops=served_hops(delivery.checks),
     )

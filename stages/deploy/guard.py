@@ -1,12 +1,13 @@
 """The guard: a small process between us and the server that cleans up whatever becomes of us.
 
-    python guard.py SHM_PREFIX GRACE_S -- program argument ...
+    python guard.py SHM_PREFIX GRACE_S CLEANUP -- program argument ...
 
 It starts the program in a session of its own and waits for whichever comes first: the program ends,
 or its own standard input closes, which also happens when our process is killed outright. Then it
 stops the program (SIGTERM, after GRACE_S SIGKILL; at once for 0 or after any input), kills what is
 left of its process group (stubs outlive a crashed server) and removes the regions of shared memory
-that bear the prefix. Standard library only; nothing of ours is imported.
+that bear the prefix; last it runs CLEANUP, a command as one string, if it is not empty. Standard
+library only; nothing of ours is imported.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import contextlib
 import ctypes
 import os
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -70,7 +72,7 @@ def remove_regions(prefix: str) -> None:
 
 def main(arguments: list[str]) -> int:
     """Run a server under guard and return its exit code."""
-    prefix, grace_s, _, *command = arguments
+    prefix, grace_s, cleanup, _, *command = arguments
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # our standard input says when to stop
 
@@ -90,6 +92,8 @@ def main(arguments: list[str]) -> int:
     finally:
         stop(server, 0 if at_once else float(grace_s))
         remove_regions(prefix)
+        if cleanup:
+            subprocess.run(shlex.split(cleanup), stdout=subprocess.DEVNULL, check=False)
     return server.returncode
 
 

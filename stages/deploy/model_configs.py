@@ -30,7 +30,7 @@ def tensor_model(plan: ServingPlan) -> ModelConfig:
     _add_input(config, variant.input)
     _add_output(config, variant.output).label_filename = LABELS_FILE
     _add_batching(config, plan)
-    _add_instances(config, plan)
+    _add_instances(config, plan, plan.instances)
     if plan.runtime == "python":
         config.backend = "python"
         config.parameters["threads"].string_value = str(plan.threads)
@@ -59,7 +59,8 @@ def preprocess_model(plan: ServingPlan, warmup_bytes: int) -> ModelConfig:
     _add_input(config, ENCODED).allow_ragged_batch = True
     _add_output(config, plan.variant.input)
     _add_batching(config, plan)
-    _add_instances(config, plan)
+    # Decoding takes less time than the model, and each instance holds a whole DALI.
+    _add_instances(config, plan, (plan.instances + 1) // 2)
     if plan.runtime == "python":
         config.backend = "python"
         config.parameters["threads"].string_value = str(plan.threads)
@@ -144,10 +145,10 @@ def _add_batching(config: ModelConfig, plan: ServingPlan) -> None:
         config.dynamic_batching.preferred_batch_size.extend(plan.preferred_sizes)
 
 
-def _add_instances(config: ModelConfig, plan: ServingPlan) -> None:
+def _add_instances(config: ModelConfig, plan: ServingPlan, count: int) -> None:
     if plan.runtime == "native" and plan.device.is_cuda:
         config.instance_group.add(
-            count=plan.instances, kind=ModelInstanceGroup.KIND_GPU, gpus=[plan.device.index]
+            count=count, kind=ModelInstanceGroup.KIND_GPU, gpus=[plan.device.index]
         )
     else:
-        config.instance_group.add(count=plan.instances, kind=ModelInstanceGroup.KIND_CPU)
+        config.instance_group.add(count=count, kind=ModelInstanceGroup.KIND_CPU)

@@ -51,7 +51,7 @@ def _facts(delivery: Delivery) -> Facts:
         plan.pipeline_name if plan.preprocess else "not built: the data set has no DALI graph"
     )
     where = "GPU" if plan.device.is_cuda and plan.runtime == "native" else "CPU"
-    instances = f"{plan.instances} on the {where}, {plan.threads} thread(s) each"
+    instances = f"{plan.instances} on the {where}, threads each: {plan.threads}"
     delay = f"dynamic, held back {plan.max_queue_delay_us} µs"
     items = [
         ("backend", delivery.backend),
@@ -73,8 +73,8 @@ def _verification(checks: Sequence[Check]) -> Table:
     return Table(
         title="Verification through the server",
         columns=(
-            "model", "protocol", "batch", "samples", "top-1 served %", "top-1 offline %",
-            "other class", "bit-equal", "largest difference", "allowed", "equal",
+            "model", "over", "batch", "samples", "served %", "offline %", "differ", "bit-equal",
+            "largest Δ", "allowed Δ", "equal",
         ),
         rows=tuple(
             (
@@ -85,9 +85,10 @@ def _verification(checks: Sequence[Check]) -> Table:
             )
             for check in checks
         ),
-        caption="Each sample of the eval split is sent over the wire, and its figures (logits, or "
-        "the scores of the image pipeline) are compared with those computed without a server. "
-        "Another batch size or thread count may round differently: hence what is allowed.",
+        caption="Top-1 served and offline. Each sample of the eval split is sent over the wire, "
+        "and its figures (logits, or the scores of the image pipeline) are compared with those "
+        "computed without a server. Another batch size or thread count may round differently: "
+        "hence what is allowed.",
     )  # fmt: skip
 
 
@@ -140,21 +141,20 @@ def _load_blocks(loads: Sequence[LoadResult]) -> list[Block]:
             title="Throughput",
             names=tuple(f"{result.concurrency} in flight" for result in loads),
             values=tuple(result.throughput for result in loads),
-            unit="requests/s",
+            unit="/s",
         ),
     ]
 
 
 def _manifest_notes(delivery: Delivery) -> list[Block]:
-    if not delivery.manifests:
+    cluster = delivery.cluster
+    if not cluster.manifests:
         return []
-    names = ", ".join(path.name for path in delivery.manifests)
-    text = f"Kubernetes manifests: {names}."
-    if delivery.container_repository is not None:
+    text = f"Kubernetes manifests: {', '.join(path.name for path in cluster.manifests)}."
+    if cluster.repository is not None:
         text += (
-            " The container in them takes the models in the form of the folder "
-            f"{delivery.container_repository.name} (onnxruntime and dali backends), which this "
-            "machine cannot run and has not verified."
+            f" Their container takes the models from the folder {cluster.repository.name} "
+            "(onnxruntime and dali backends), which this machine cannot run and has not verified."
         )
     return [Note(text=text)]
 

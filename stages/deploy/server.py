@@ -10,6 +10,7 @@ import contextlib
 import http.client
 import os
 import secrets
+import shlex
 import subprocess
 import sys
 import time
@@ -66,9 +67,10 @@ class Server:
     def __enter__(self) -> Self:
         started = time.monotonic()
         self._log = self.log_path.open("wb")
-        guarded = [sys.executable, "-I", "-S", guard.__file__, self.shm_prefix, str(self.drain_s)]
+        guarded = [sys.executable, "-I", "-S", guard.__file__]
+        settings = [self.shm_prefix, str(self.drain_s), shlex.join(self.program.cleanup)]
         self._guard = subprocess.Popen(
-            [*guarded, "--", *self.program.argv, *self._flags()],
+            [*guarded, *settings, "--", *self.program.argv, *self._flags()],
             stdin=subprocess.PIPE,
             stdout=self._log,
             stderr=subprocess.STDOUT,

@@ -36,9 +36,8 @@ curl -sS --data-binary @image.jpg -H 'Inference-Header-Content-Length: 0' \\
 """
 
 _TENSOR_CURL = """\
-# The whole body is one image: {bytes} bytes of uint8, row by row.
-curl -sS --data-binary @image.raw -H 'Inference-Header-Content-Length: 0' \\
-     http://127.0.0.1:8000/v2/models/{model}/infer | tr -cd '[:print:]'
+curl -sS http://127.0.0.1:8000/v2/models/{model}          # its inputs and outputs
+curl -sS http://127.0.0.1:8000/v2/models/{model}/config   # how it is served
 """
 
 
@@ -55,8 +54,7 @@ def python_example(plan: ServingPlan) -> str:
 
 
 def curl_example(plan: ServingPlan) -> str:
-    """Return the same question as one command."""
+    """Return the same question as one command, or what can be asked without a binary tensor."""
     if plan.preprocess is not None:
         return _PIPELINE_CURL.format(pipeline=plan.pipeline_name)
-    height, width, channels = plan.variant.input.shape[1:]
-    return _TENSOR_CURL.format(model=plan.name, bytes=height * width * channels)
+    return _TENSOR_CURL.format(model=plan.name)

@@ -51,6 +51,8 @@ class Program:
     env: Mapping[str, str] = field(default_factory=dict)
     """Added to the environment."""
     flags: tuple[str, ...] = ()
+    cleanup: tuple[str, ...] = ()
+    """A command to run when it has ended, however it ended: a container outlives its client."""
 
 
 class DeployBackend(Protocol):

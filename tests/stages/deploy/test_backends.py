@@ -89,6 +89,7 @@ def test_the_container_gets_the_repository_read_only(
     assert f"{launch.repository}:/models:ro" in program.argv
     assert program.argv[-2:] == ("triton:26.10", "tritonserver")
     assert program.repository == "/models"
+    assert program.cleanup[-1] in program.argv, "the container is removed by its name"
     assert "--gpus" not in program.argv
 
 

@@ -53,8 +53,11 @@ def gone(processes: list[psutil.Process]) -> bool:
     )
 
 
-def test_when_the_parent_is_killed_the_server_its_workers_and_its_memory_go(prefix: str) -> None:
-    arguments = [guard.__file__, prefix, "0", "--", "sh", "-c", SERVER, prefix]
+def test_when_the_parent_is_killed_the_server_its_workers_and_its_memory_go(
+    prefix: str, tmp_path: Path
+) -> None:
+    cleaned = tmp_path / "cleaned"
+    arguments = [guard.__file__, prefix, "0", f"touch {cleaned}", "--", "sh", "-c", SERVER, prefix]
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, *arguments], stdout=subprocess.PIPE, text=True
     )
@@ -68,11 +71,12 @@ def test_when_the_parent_is_killed_the_server_its_workers_and_its_memory_go(pref
     parent.stdout.close()
     assert until(lambda: gone(processes))
     assert not region.exists()
+    assert cleaned.exists()
 
 
 def start(prefix: str, grace_s: str, *command: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", guard.__file__, prefix, grace_s, "--", *command],
+        [sys.executable, "-I", "-S", guard.__file__, prefix, grace_s, "", "--", *command],
         stdin=subprocess.PIPE,
         start_new_session=True,
     )
