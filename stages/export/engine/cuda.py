@@ -91,5 +91,5 @@ class Cuda(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the context."""
+        """Say that nothing more will be asked; all memory was freed before."""
         ...

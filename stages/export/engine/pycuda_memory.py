@@ -6,9 +6,11 @@ comes with the extra ``gpu`` and is imported here and nowhere else.
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Generic
 
 import numpy as np
@@ -68,21 +70,30 @@ class PycudaStream:
         self.stream.synchronize()
 
 
+@cache
+def primary_context(index: int) -> pycuda.driver.Context:
+    """Return the primary context of a device; it is kept as long as the process lives.
+
+    Torch does the same, and releasing it earlier is no choice: pycuda's `detach` leaves a primary
+    context on the driver's stack.
+    """
+    pycuda.driver.init()
+    context = pycuda.driver.Device(index).retain_primary_context()
+    # Without this, pycuda's own clean-up takes it for a context that it made, and complains.
+    atexit.register(context.detach)
+    return context
+
+
+@dataclass
 class PycudaCuda:
     """A CUDA device."""
 
-    def __init__(self, index: int) -> None:
-        """Retain the primary context of device `index`."""
-        pycuda.driver.init()
-        self._context: pycuda.driver.Context | None = pycuda.driver.Device(
-            index
-        ).retain_primary_context()
+    index: int
 
     @contextmanager
     def active(self) -> Iterator[None]:
         """Push the context, and pop it afterwards: whoever was current is current again."""
-        assert self._context is not None, "used after it was closed"
-        self._context.push()
+        primary_context(self.index).push()
         try:
             yield
         finally:
@@ -119,7 +130,4 @@ class PycudaCuda:
         pycuda.driver.memcpy_dtoh_async(target, source.address, stream.stream)
 
     def close(self) -> None:
-        """Release the primary context; it lives on while torch holds it."""
-        if self._context is not None:
-            self._context.detach()
-            self._context = None
+        """Do nothing: the primary context belongs to the process."""

@@ -96,7 +96,7 @@ class EngineRunner:
         if str(images.device) != self._torch_device:
             raise RunFailed(
                 f"export: the engine on {self._torch_device} was given a tensor on "
-                f"{images.device}, which cannot be bound. Move it there first, or pass a numpy array."
+                f"{images.device}, which cannot be bound. Move it there, or pass a numpy array."
             )
         images = images.contiguous()
         logits = torch.empty(
@@ -127,10 +127,9 @@ class EngineRunner:
                 return
             with self.cuda.active():
                 self.cuda.synchronize()
-                for slot in self._slots:
-                    slot.close()
-                # The engine and its execution contexts go before the CUDA context they live in.
-                self._slots.clear()
+                # Streams, execution contexts and the engine are freed while the context is current.
+                while self._slots:
+                    self._slots.pop().close()
                 self._direct.clear()
                 self._new_execution = None
             self.cuda.close()
