@@ -1,7 +1,7 @@
-"""Document: everything a report says about a run, read from the run's folder; saved as ``report.json``.
+"""Document: everything a report says about a run, read from its folder; saved as ``report.json``.
 
-A run that failed gets a report like any other, so every file may be missing or damaged: what cannot be read is
-listed under `problems` and the rest is shown.
+A run that failed gets a report like any other, so every file may be missing or damaged: what cannot
+be read is listed under `problems` and the rest is shown.
 """
 
 from __future__ import annotations

@@ -50,9 +50,10 @@ def draw_block(block: Block, folder: str, album: Album) -> Html:
         case LineChart():
             names = [series.name for series in block.series]
             crowded = len(names) > MOST_LABELS
-            key = element("div", legend(names), class_="always" if crowded else "narrow")
+            place = "always" if crowded else "narrow"
+            shown_names = element("div", legend(names), class_=place) if len(names) > 1 else None
             drawn = responsive(lambda width: draw_line(block, width))
-            return _chart(block, drawn, key if len(names) > 1 else None)
+            return _chart(block, drawn, shown_names)
         case ScatterChart():
             key = legend([s.name for s in block.series]) if len(block.series) > 1 else None
             return _chart(block, responsive(lambda width: draw_scatter(block, width)), key)

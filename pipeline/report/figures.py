@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-MISSING = "–"
+MISSING = "\u2013"
+_MINUS = "\u2212"
 _NARROW_SPACE = "\u202f"
 _MANY = 10_000
 
@@ -15,12 +16,12 @@ def figure(value: float | int | None, digits: int = 4) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return MISSING
     if math.isinf(value):
-        return "∞" if value > 0 else "−∞"
+        return "∞" if value > 0 else f"{_MINUS}∞"
     if isinstance(value, int):
         return grouped(value, 0)
     size = abs(value)
     if size and (size < 1e-4 or size >= 1e15):
-        return f"{value:.{digits - 1}g}".replace("-", "−")
+        return f"{value:.{digits - 1}g}".replace("-", _MINUS)
     decimals = digits if not size else max(0, digits - 1 - math.floor(math.log10(size)))
     whole, _, rest = grouped(value, decimals).partition(".")
     rest = rest.rstrip("0")
@@ -32,7 +33,7 @@ def grouped(value: float, decimals: int) -> str:
     text = f"{value:,.{decimals}f}" if abs(value) >= _MANY else f"{value:.{decimals}f}"
     if not float(text.replace(",", "")):
         text = text.lstrip("-")
-    return text.replace(",", _NARROW_SPACE).replace("-", "−")
+    return text.replace(",", _NARROW_SPACE).replace("-", _MINUS)
 
 
 def signed(value: float, decimals: int = 2) -> str:
@@ -42,15 +43,15 @@ def signed(value: float, decimals: int = 2) -> str:
 
 
 def column(values: Sequence[float | int | None]) -> list[str]:
-    """Return the numbers of a table's column with the same number of decimals, where that is readable."""
+    """Return a column of numbers with the same number of decimals, where that is readable."""
     known = [v for v in values if v is not None and math.isfinite(v)]
     sizes = [abs(v) for v in known if v]
     fits = sizes and max(sizes) / min(sizes) < 1e4 and max(sizes) < 1e15 and min(sizes) >= 1e-4
     if not fits or all(isinstance(v, int) for v in known):
         return [figure(v) for v in values]
-    decimals = min(4, max(0, 2 - math.floor(math.log10(max(sizes)))))
-    smallest = min(4, max(0, 1 - math.floor(math.log10(min(sizes)))))
-    decimals = max(decimals, smallest)
+    wanted = 3 - math.floor(math.log10(min(sizes)))
+    bearable = 4 - math.floor(math.log10(max(sizes)))
+    decimals = max(0, min(4, wanted, bearable))
     while decimals and all(
         float(f"{v:.{decimals}f}") == float(f"{v:.{decimals - 1}f}") for v in known
     ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 
@@ -90,7 +90,7 @@ def _chapters(document: Document, album: Album) -> list[Chapter]:
 def _header(document: Document) -> Html:
     parts = []
     if document.started > 0:
-        began = datetime.fromtimestamp(document.started, tz=timezone.utc)
+        began = datetime.fromtimestamp(document.started, tz=UTC)
         parts.append(f"{began:%Y-%m-%d %H:%M} UTC")
     if document.finished is not None:
         parts.append(f"took {duration(document.finished - document.started)}")
@@ -119,7 +119,7 @@ def _head(document: Document) -> Html:
         element("meta", http_equiv="Content-Security-Policy", content=policy),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
-        element("title", f"{document.name} – dlpipe report"),
+        element("title", f"{document.name} · dlpipe report"),
         verbatim("style", style),
     )
 

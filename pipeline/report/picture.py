@@ -1,4 +1,4 @@
-"""Picture: an image file as a data URI, so that the report is one file; only from the stage's own folder."""
+"""Picture: an image file as a data URI, taken only from the stage's own folder."""
 
 from __future__ import annotations
 

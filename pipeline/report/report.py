@@ -14,7 +14,7 @@ JSON_FILE = "report.json"
 
 
 def write_report(run_dir: Path) -> Path:
-    """Write both files into the run's folder and return the HTML one; a partial run has a report too.
+    """Write both files and return the HTML one; a partial run has a report too.
 
     Raises:
         DlpipeError: the folder cannot be written to.
@@ -26,7 +26,7 @@ def write_report(run_dir: Path) -> Path:
         write_atomic(path, draw_page(document, run_dir))
     except OSError as error:
         raise DlpipeError(
-            f"{path}: the report cannot be written: {error.strerror}. The run's own files are intact; "
-            f"make room or choose another place, then type: dlpipe report {run_dir}"
+            f"{path}: the report cannot be written: {error.strerror}. The run's own "
+            f"files are intact; make room, then type: dlpipe report {run_dir}"
         ) from error
     return path

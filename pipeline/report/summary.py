@@ -1,4 +1,4 @@
-"""Summary: the parts of a report that every run has: verdict, accuracy, time, environment, commands."""
+"""Summary: what every report has: verdict, accuracy, time, environment, commands."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def draw_verdict(document: Document) -> Html:
     level, sentence = headline(document)
     mark = {"good": "✓", "warning": "!", "bad": "✕"}[level]
     banner = element(
-        "div", element("span", mark, class_="seal", aria_hidden="true"), element("h2", sentence, id="verdict-title"),
+        "div",
+        element("span", mark, class_="seal", aria_hidden="true"),
+        element("h2", sentence, id="verdict-title"),
         class_=f"banner {level}",
     )  # fmt: skip
     gates = sorted(document.gates, key=lambda gate: gate.passed)
@@ -148,11 +150,11 @@ def describe_stage(stage: StageEntry) -> Html:
 
 
 def _gate(gate: StageGate) -> Html:
-    state = "good" if gate.passed else "bad"
+    state, mark = ("good", "✓ holds") if gate.passed else ("bad", "✕ broken")
     unit = f" {gate.unit}" if gate.unit else ""
     return element(
         "li",
-        element("p", element("span", "✓ holds" if gate.passed else "✕ broken", class_="pill"), gate.stage, class_="eyebrow"),
+        element("p", element("span", mark, class_="pill"), gate.stage, class_="eyebrow"),
         element("h3", gate.name),
         element("p", element("strong", figure(gate.value)), unit, class_="value"),
         element("p", f"{bound(gate)} {figure(gate.limit)}{unit}", class_="limit"),

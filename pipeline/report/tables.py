@@ -15,18 +15,13 @@ MOST_CHART_ROWS = 60
 
 def draw_table(table: Table) -> Html:
     """Return a table in a box that scrolls sideways by itself."""
-    more = len(table.rows) > MOST_ROWS
-    note = (
-        f"The first {MOST_ROWS} of {len(table.rows)} rows; report.json has them all."
-        if more
-        else ""
-    )
-    rows = table.rows[:MOST_ROWS]
+    rows, total = table.rows[:MOST_ROWS], len(table.rows)
+    note = f"{MOST_ROWS} of {total} rows; report.json has them all." if total > MOST_ROWS else ""
     return fragment(draw_rows(table.title, table.columns, rows, table.highlight), _note(note))
 
 
 def numbers_behind(chart: LineChart | ScatterChart | BarChart | Matrix) -> Html:
-    """Return a chart's numbers, folded: for readers who cannot see it, and for those who want to copy."""
+    """Return a chart's numbers, folded: for readers who cannot see it, or want to copy them."""
     columns, rows = _chart_rows(chart)
     every = -(-len(rows) // MOST_CHART_ROWS) or 1
     note = f"Every {every}th of {len(rows)} rows; report.json has them all." if every > 1 else ""
@@ -74,7 +69,7 @@ def _chart_rows(
 ) -> tuple[tuple[str, ...], list[tuple[Cell, ...]]]:
     match chart:
         case BarChart():
-            head = ("name", f"value ({chart.unit})" if chart.unit else "value")
+            head: tuple[str, ...] = ("name", f"value ({chart.unit})" if chart.unit else "value")
             return head, list(zip(chart.names, chart.values, strict=False))
         case Matrix():
             head = (f"{chart.row_label} \\ {chart.column_label}", *chart.names)

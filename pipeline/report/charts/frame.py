@@ -1,4 +1,4 @@
-"""Frame: the box that curves and points are drawn in, with its axes, and the sheet around a chart."""
+"""Frame: the box that curves and points are drawn in, its axes, and the sheet around a chart."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pipeline.report.charts.scale import Scale
 from pipeline.report.html import Child, Html, element, fragment
 
-CHARACTER_PX = 6.6
-"""Width of a character at the charts' font size, on the wide side of fonts."""
-WIDE, NARROW = 760, 360
+CHARACTER_PX = 7.4
+"""Width of a character in the charts, on the wide side: a label may end early, never be cut."""
+WIDE, NARROW = 840, 360
 NUM_COLOURS = 6
 
 
@@ -54,7 +54,7 @@ def make_frame(x: Scale, y: Scale, *, width: int, height: int, right_margin: flo
 
 
 def axes(frame: Frame, x_label: str, y_label: str) -> Html:
-    """Return grid, ticks and the names of both axes; the y axis is named above, where it reads level."""
+    """Return grid, ticks and the names of both axes; that of the y axis stands level, above it."""
     level = [
         element("line", x1=frame.left, x2=frame.right, y1=y, y2=y, class_="grid")
         for y in map(frame.y, frame.y.ticks)
@@ -70,15 +70,16 @@ def axes(frame: Frame, x_label: str, y_label: str) -> Html:
         )
         for x, label in _without_crowding(frame.x)
     ]
-    width = frame.right - frame.left
+    left, right, bottom = frame.left, frame.right, frame.bottom
+    width = right - left
     return fragment(
         level,
-        element("line", x1=frame.left, x2=frame.right, y1=frame.bottom, y2=frame.bottom, class_="axis"),
+        element("line", x1=left, x2=right, y1=bottom, y2=bottom, class_="axis"),
         y_texts,
         x_marks,
         element("text", shortened(y_label, width), x=0.0, y=13.0, class_="label"),
         element(
-            "text", shortened(x_label, width), x=frame.right, y=frame.bottom + 38, class_="label end"
+            "text", shortened(x_label, width), x=right, y=bottom + 38, class_="label end"
         ),
     )  # fmt: skip
 
@@ -98,7 +99,7 @@ def sheet(title: str, description: str, width: int, height: float, *children: Ch
 
 
 def legend(names: Sequence[str]) -> Html:
-    """Return the names of the series with their colours; shown where labels do not fit beside them."""
+    """Return the series' names with their colours, for where labels do not fit beside them."""
     entries = [
         element("li", element("i", class_=f"{colour(i)} mark"), name)
         for i, name in enumerate(names)

@@ -67,7 +67,7 @@ def draw_line(chart: LineChart, width: int = WIDE) -> Html:
 
 
 def _points(series: Series, *, log_y: bool) -> Iterator[Point | None]:
-    """Yield the points to draw, None for a gap; long curves keep each stretch's lowest and highest."""
+    """Yield the points to draw, None for a gap; long curves keep the extremes of each stretch."""
     pairs = list(zip(series.x, series.y, strict=False))
     stretch = max(1, -(-len(pairs) // (MOST_POINTS // 2)))
     for start in range(0, len(pairs), stretch):

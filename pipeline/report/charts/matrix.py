@@ -54,7 +54,8 @@ def draw_matrix(chart: Matrix, width: int = WIDE) -> Html:
     middle = top + size / 2
     frame = (
         element("rect", x=left, y=top, width=size, height=size, class_="board"),
-        element("text", shortened(chart.column_label, size), x=left + size / 2, y=13.0, class_="label middle"),
+        element("text", shortened(chart.column_label, size), x=left + size / 2, y=13.0,
+                class_="label middle"),
         element("text", shortened(chart.row_label, size), x=11.0, y=middle, class_="label middle",
                 transform=f"rotate(-90 11 {middle:.1f})"),
     )  # fmt: skip
@@ -72,7 +73,8 @@ def _cell(
     # The square root keeps single mistakes visible beside hundreds of right answers.
     shade = 0.12 + 0.88 * sqrt(share)
     kind = "right" if i == j else "wrong"
-    told = f"{chart.row_label} {chart.names[i]}, {chart.column_label} {chart.names[j]}: {count} ({share:.1%})"
+    place = f"{chart.row_label} {chart.names[i]}, {chart.column_label} {chart.names[j]}"
+    told = f"{place}: {count} ({share:.1%})"
     mark = element(
         "rect", element("title", told), x=x + 1, y=y + 1, width=square - 2, height=square - 2, rx=2,
         class_=kind, fill_opacity=round(shade, 3),

@@ -58,17 +58,15 @@ def logarithmic(values: Iterable[float]) -> Scale:
     """Return a logarithmic scale over the positive values."""
     positive = [v for v in values if drawable(v) and v > 0]
     low, high = (min(positive), max(positive)) if positive else (1.0, 10.0)
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    last = max(last, first + 1)
-    decades = range(first, last + 1)
-    if last - first > 2:
-        every = -(-(last - first) // 6)
-        ticks = tuple(10.0**d for d in decades if (d - first) % every == 0)
-        return Scale(10.0**first, 10.0**last, 0, 1, ticks, log=True)
-    marks = sorted(m * 10.0**d for d in decades for m in (1, 2, 5))
-    start = max((m for m in marks if m <= low * (1 + 1e-9)), default=marks[0])
-    stop = min((m for m in marks if m >= high * (1 - 1e-9) and m > start), default=marks[-1])
-    return Scale(start, stop, 0, 1, tuple(m for m in marks if start <= m <= stop), log=True)
+    decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
+    marks = [m * 10.0**d for d in decades for m in (1, 2, 5)]
+    start = max(m for m in marks if m <= low * (1 + 1e-9))
+    stop = min(m for m in marks if m >= high * (1 - 1e-9) and m > start)
+    inside = [m for m in marks if start <= m <= stop]
+    if len(inside) > 7:
+        tens = [10.0**d for d in decades if start <= 10.0**d <= stop]
+        inside = tens[:: -(-len(tens) // 6)]
+    return Scale(start, stop, 0, 1, tuple(inside), log=True)
 
 
 def round_ticks(low: float, high: float, count: int = 5) -> tuple[float, ...]:

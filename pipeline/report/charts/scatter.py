@@ -26,7 +26,7 @@ Box = tuple[float, float, float, float]
 
 
 def draw_scatter(chart: ScatterChart, width: int = WIDE) -> Html:
-    """Draw the points; each label takes the first free side of its point, or is left to the tooltip."""
+    """Draw the points; a label takes the first free side of its point or is left to the tooltip."""
     height = 330 if width >= WIDE else 300
     points = [
         (index, x, y, series.labels[i] if i < len(series.labels) else "")
@@ -36,8 +36,10 @@ def draw_scatter(chart: ScatterChart, width: int = WIDE) -> Html:
     ]
     xs, ys = [p[1] for p in points], [p[2] for p in points]
     frame = make_frame(
-        logarithmic(xs) if chart.log_x else linear(xs, count=6 if width >= WIDE else 4),
-        linear(ys),
+        logarithmic(xs)
+        if chart.log_x
+        else linear(_with_margin(xs), count=6 if width >= WIDE else 4),
+        linear(_with_margin(ys)),
         width=width,
         height=height,
         right_margin=12,
@@ -81,6 +83,13 @@ def _label(text: str, place: tuple[float, float], boxes: list[Box], frame: Frame
     return None
 
 
+def _with_margin(values: Sequence[float]) -> list[float]:
+    """Return the values and a little beyond them, so that no point sits on the edge."""
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    margin = (high - low) * 0.06
+    return [low - margin, high + margin]
+
+
 def _overlap(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
@@ -89,7 +98,8 @@ def _shape(index: int, x: float, y: float) -> str:
     """Return a circle, square, triangle, diamond, pentagon or hexagon as a path."""
     if index % 6 == 0:
         r = 5.5
-        return f"M{coordinate(x - r)} {coordinate(y)}a{r} {r} 0 1 0 {2 * r} 0a{r} {r} 0 1 0 {-2 * r} 0z"
+        start = f"M{coordinate(x - r)} {coordinate(y)}"
+        return f"{start}a{r} {r} 0 1 0 {2 * r} 0a{r} {r} 0 1 0 {-2 * r} 0z"
     corners, turn = ((4, pi / 4), (3, -pi / 2), (4, 0.0), (5, -pi / 2), (6, 0.0))[index % 6 - 1]
     return _polygon(
         [

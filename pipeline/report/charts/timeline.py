@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 from pipeline.report.charts.frame import WIDE, sheet, shortened, text_width
 from pipeline.report.charts.scale import linear
-from pipeline.report.figures import duration
+from pipeline.report.figures import duration, figure
 from pipeline.report.html import Html, element, fragment
 
 ROW_PX = 32.0
+_UNITS = (("h", 3600), ("min", 60), ("s", 1))
 _CLASS = {"ran": "ran", "cached": "cached", "failed": "failed", "interrupted": "failed"}
 
 
@@ -33,19 +34,24 @@ def draw_timeline(spans: Sequence[Span], width: int = WIDE) -> Html:
     left = max(map(text_width, names), default=0) + 14
     right = width - max(map(text_width, texts), default=0) - 16
     end = max((span.start_s + span.seconds for span in spans), default=1.0) or 1.0
-    scale = replace(linear([0.0, end], tight=True, count=6 if wide else 3), start=left, end=right)
+    unit, unit_s = next((name, size) for name, size in _UNITS if end >= 2 * size or size == 1)
+    ticks = linear([0.0, end / unit_s], tight=True, count=6 if wide else 3)
+    scale = replace(ticks, start=left, end=right)
     bottom = len(spans) * ROW_PX + 26
     grid = [
         fragment(
             element("line", x1=x, x2=x, y1=22.0, y2=bottom, class_="grid"),
-            element("text", duration(tick) if tick else "0", x=x, y=14.0, class_="tick middle"),
+            element(
+                "text", f"{figure(tick)} {unit}" if tick else "0", x=x, y=14.0, class_="tick middle"
+            ),
         )
         for x, tick in zip(map(scale, scale.ticks), scale.ticks, strict=True)
     ]
     rows = []
     for i, span in enumerate(spans):
         y = 26 + i * ROW_PX
-        x, length = scale(span.start_s), scale(span.start_s + span.seconds) - scale(span.start_s)
+        x = scale(span.start_s / unit_s)
+        length = scale((span.start_s + span.seconds) / unit_s) - x
         told = f"{span.name}: {texts[i]}"
         kind = _CLASS.get(span.status, "idle")
         rows += [

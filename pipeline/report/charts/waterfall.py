@@ -1,4 +1,4 @@
-"""Waterfall: how accuracy falls and rises from hop to hop, from the first measurement to the served model."""
+"""Waterfall: how accuracy falls and rises from hop to hop, up to the served model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def draw_waterfall(hops: Sequence[Hop], width: int = WIDE) -> Html:
     wide = width >= WIDE
     names = [shortened(hop.name, 150 if wide else 100) for hop in hops]
     left = max(map(text_width, names), default=0) + 16
-    right = width - (160 if wide else 112)
+    right = width - (170 if wide else 118)
+    value_at = right + (84.0 if wide else 62.0)
     low, high = min(points), max(points)
     margin = max((high - low) * 0.12, 0.05)
     count = 6 if wide else 3
@@ -61,13 +62,18 @@ def draw_waterfall(hops: Sequence[Hop], width: int = WIDE) -> Html:
         rows += [
             element("text", names[i], x=left - 12, y=y + 23, class_=f"tick end{worse}"),
             element("rect", element("title", told), x=min(before, after), y=y + 8,
-                    width=max(abs(after - before), 3.0), height=ROW_PX - 16, rx=2, class_=f"step {kind}"),
+                    width=max(abs(after - before), 3.0), height=ROW_PX - 16, rx=2,
+                    class_=f"step {kind}"),
             element("line", x1=after, x2=after, y1=y + 8, y2=y + ROW_PX + 8, class_="carry")
             if i + 1 < len(hops) else None,
-            element("text", f"{grouped(points[i], 2)} %", x=right + (70 if wide else 62), y=y + 23, class_="tick end strong"),
+            element("text", f"{grouped(points[i], 2)} %", x=value_at, y=y + 23,
+                    class_="tick end strong"),
             element("text", delta, x=float(width - 4), y=y + 23, class_=f"tick end {kind}{worse}"),
         ]  # fmt: skip
-    heads = element("text", "points", x=float(width - 4), y=14.0, class_="tick end")
+    heads = (
+        element("text", "top-1", x=value_at, y=14.0, class_="tick end"),
+        element("text", "points", x=float(width - 4), y=14.0, class_="tick end"),
+    )
     return sheet("Accuracy from hop to hop", told_loss(hops), width, bottom + 4, grid, rows, heads)
 
 
@@ -79,7 +85,8 @@ def told_loss(hops: Sequence[Hop]) -> str:
         )
     losses = [100 * (a.top1 - b.top1) for a, b in pairwise(hops)]
     total = 100 * (hops[0].top1 - hops[-1].top1)
-    ends = f"From {hops[0].name} ({100 * hops[0].top1:.2f} %) to {hops[-1].name} ({100 * hops[-1].top1:.2f} %)"
+    first, last = (f"{hop.name} ({100 * hop.top1:.2f} %)" for hop in (hops[0], hops[-1]))
+    ends = f"From {first} to {last}"
     steps = f"{len(losses)} hop" + ("s" if len(losses) > 1 else "")
     change = f"{abs(total):.2f} points are {'lost' if total > 0 else 'gained'} over {steps}"
     if abs(total) <= LEAST_POINTS:
