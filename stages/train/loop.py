@@ -9,11 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+
+import torch
 
 from pipeline.context import Context
 from pipeline.errors import DataError, Interrupted, StageFailed
-from pipeline.events import Progress
 from stages.augment.loader import Batch, Loader
 from stages.train.checkpoint import CheckpointFolder, Tensors
 from stages.train.config import TrainConfig
@@ -22,21 +22,7 @@ from stages.train.learner import Learner
 from stages.train.position import Epoch, Position
 from stages.train.precision import FP32
 from stages.train.snapshot import restore, snapshot
-
-CURVE_POINTS = 200
-_REPORT_EVERY_S = 0.1
-
-
-class Board(Protocol):
-    """Where curves are drawn while they grow."""
-
-    def point(self, step: int, loss: float, lr: float) -> None:
-        """Take the training loss at a step."""
-        ...
-
-    def epoch(self, row: Epoch) -> None:
-        """Take what an epoch measured."""
-        ...
+from stages.train.teller import Teller
 
 
 @dataclass
@@ -49,11 +35,10 @@ class Loop:
     train_loader: Loader
     eval_loader: Loader
     checkpoints: CheckpointFolder
-    boards: tuple[Board, ...] = ()
+    teller: Teller
     position: Position = field(default_factory=Position)
     best: Tensors = field(default_factory=dict)
     """The best weights so far, on the CPU; empty unless `weights: best`."""
-    _clock: float = 0.0
     _saved_at: float = 0.0
 
     def fit(self) -> None:
@@ -63,41 +48,32 @@ class Loop:
             Interrupted: a stop was asked for; a checkpoint was written.
             StageFailed: the loss is not finite, and the guard's policy says stop.
         """
-        while not self.position.finished:
-            if self.train_epoch():
-                self.end_epoch()
-            else:
-                self.roll_back()
+        with self.teller.training(self.learner):
+            while not self.position.finished:
+                if self.train_epoch():
+                    self.end_epoch()
+                else:
+                    self.roll_back()
 
     def train_epoch(self) -> bool:
         """Learn the rest of the epoch; return False as soon as the guard trips."""
-        position, steps = self.position, len(self.train_loader)
-        reported, reported_at = position.batch, 0.0
-        with self.ctx.events.progress(
-            f"epoch {position.epoch + 1}/{self.config.epochs}", total=steps - position.batch
-        ) as bar:
-            self._clock = time.perf_counter()
-            for batch in self._rest_of_epoch():
-                self.learner.step(batch)
-                position.batch += 1
-                position.images += len(batch.targets)
-                self._tick()
-                self._draw_curve()
-                last = position.batch == steps
-                if self._clock - reported_at > _REPORT_EVERY_S or last:
-                    self._report(bar, position.batch - reported)
-                    reported, reported_at = position.batch, self._clock
-                if self._guard_is_due(last) and self._look_at_guard():
-                    return False
-                if last:
-                    continue  # the loader has to see the end of its epoch before its state is taken
-                if self.ctx.stop.requested:
-                    self.save()
-                    self.ctx.stop.check()
-                if self._checkpoint_is_due():
-                    self.save()
-                if self._time_is_up():
-                    break
+        for batch in self._rest_of_epoch():
+            self.learner.step(batch)
+            self.position.batch += 1
+            self.position.images += len(batch.targets)
+            self.teller.step(self.learner, self.position)
+            last = self.position.batch == len(self.train_loader)
+            due = self._checkpoint_is_due()
+            # A checkpoint has to be known good, so the guard looks before each of them.
+            if (due or last or self._guard_is_due()) and self._look_at_guard():
+                return False
+            if last:
+                continue  # the loader has to see its epoch end before its state is taken
+            if due or self.ctx.stop.requested:
+                self.save()
+                self.ctx.stop.check()
+            if self._time_is_up():
+                break
         return True
 
     def _rest_of_epoch(self) -> Iterator[Batch]:
@@ -108,10 +84,12 @@ class Loop:
         while True:
             asked_at = time.perf_counter()
             batch = next(iterator, None)
-            position.wait_s += time.perf_counter() - asked_at
+            given_at = time.perf_counter()
             if batch is None:
                 break
             yield batch
+            position.wait_s += given_at - asked_at
+            position.train_s += time.perf_counter() - asked_at
         if position.batch < steps:
             raise DataError(
                 f"train: the loader ended after {position.batch} of {steps} batches. "
@@ -135,50 +113,39 @@ class Loop:
             except Interrupted:
                 self.save()
                 raise
-        self._keep_best(row)
         learner.take_loss()
-        position.curve_sum, position.curve_samples = 0.0, 0
-        position.history.append(row)
-        position.epoch, position.batch = position.epoch + 1, 0
+        position.end_epoch(row)
         position.finished = self._reason_to_finish(row, is_last)
-        self._tell(row)
+        self.teller.epoch(row)
         if position.finished or self._checkpoint_is_due():
             self.save()
 
     def _evaluate(self, row: Epoch) -> None:
-        label = f"eval {row.epoch}/{self.config.epochs}"
-        answer = evaluate(self.learner.module, self.eval_loader, FP32, self.ctx, label)
-        row.top1, row.eval_loss = answer.top1, answer.loss
-        if self.learner.ema is not None:
-            averaged = evaluate(
-                self.learner.ema.module, self.eval_loader, FP32, self.ctx, f"{label} EMA"
-            )
+        """Measure model and average, then, with nothing left to interrupt, keep the better."""
+        learner = self.learner
+        plain = evaluate(learner.module, self.eval_loader, FP32, self.ctx)
+        averaged = None
+        if learner.ema is not None:
+            averaged = evaluate(learner.ema.module, self.eval_loader, FP32, self.ctx, "eval EMA")
+        row.top1, row.eval_loss = plain.top1, plain.loss
+        self._keep_if_best(f"epoch {row.epoch}", row.top1, row.eval_loss, learner.module)
+        if averaged is not None and learner.ema is not None:
             row.ema_top1, row.ema_loss = averaged.top1, averaged.loss
+            name = f"EMA at epoch {row.epoch}"
+            self._keep_if_best(name, row.ema_top1, row.ema_loss, learner.ema.module)
 
-    def _keep_best(self, row: Epoch) -> None:
-        if self.config.weights != "best":
-            return
-        candidates = [("", self.learner.module, row.top1, row.eval_loss)]
-        if self.learner.ema is not None:
-            candidates.append(("EMA at ", self.learner.ema.module, row.ema_top1, row.ema_loss))
-        for prefix, module, top1, loss in candidates:
-            if top1 is None or loss is None:
-                continue
-            if (top1, -loss) > (self.position.best_top1, -self.position.best_loss):
-                self.position.best_top1, self.position.best_loss = top1, loss
-                self.position.best_name = f"{prefix}epoch {row.epoch}"
-                self.best = {
-                    name: tensor.detach().cpu().clone()
-                    for name, tensor in module.state_dict().items()
-                }
+    def _keep_if_best(self, name: str, top1: float, loss: float, module: torch.nn.Module) -> None:
+        position = self.position
+        is_better = (top1, -loss) > (position.best_top1, -position.best_loss)
+        if self.config.weights == "best" and is_better:
+            position.best_top1, position.best_loss, position.best_name = top1, loss, name
+            state = module.state_dict().items()
+            self.best = {key: tensor.detach().cpu().clone() for key, tensor in state}
 
     def _reason_to_finish(self, row: Epoch, is_last: bool) -> str:
-        reached = {
-            "best": self.position.best_top1,
-            "last": row.top1 if row.top1 is not None else -1.0,
-            "ema": row.ema_top1 if row.ema_top1 is not None else -1.0,
-        }[self.config.weights]
-        if self.config.target is not None and reached >= self.config.target.top1:
+        reached = {"best": self.position.best_top1, "last": row.top1, "ema": row.ema_top1}
+        top1, target = reached[self.config.weights], self.config.target
+        if target is not None and top1 is not None and top1 >= target.top1:
             return "target"
         if not is_last:
             return ""
@@ -205,7 +172,7 @@ class Loop:
             )
         train_s = self.position.train_s
         self.resume()
-        self.position.train_s = train_s
+        self.position.train_s = train_s  # the time limit counts lost time too
         guard.rollbacks, self.learner.schedule.scale = rollbacks, scale
         self.ctx.events.warning(
             f"{where}: back to step {self.learner.num_steps}, learning rate x {scale:g} "
@@ -240,10 +207,8 @@ class Loop:
             return True
         return time.monotonic() - self._saved_at > self.config.checkpoint.every_seconds
 
-    def _guard_is_due(self, last: bool) -> bool:
-        # A checkpoint has to be known good, so the look comes before each of them.
-        every = self.config.guard.check_every
-        return last or self.learner.num_steps % every == 0 or self._checkpoint_is_due()
+    def _guard_is_due(self) -> bool:
+        return self.learner.num_steps % self.config.guard.check_every == 0
 
     def _look_at_guard(self) -> bool:
         new, tripped = self.learner.look()
@@ -257,38 +222,3 @@ class Loop:
     def _time_is_up(self) -> bool:
         limit = self.config.max_time
         return limit is not None and self.position.train_s >= limit
-
-    def _tick(self) -> None:
-        now = time.perf_counter()
-        self.position.train_s += now - self._clock
-        self._clock = now
-
-    def _draw_curve(self) -> None:
-        position, learner = self.position, self.learner
-        if learner.num_steps % self._steps_per_point:
-            return
-        total, samples = float(learner.loss_sum.item()), learner.num_samples
-        loss = (total - position.curve_sum) / max(samples - position.curve_samples, 1)
-        position.curve_sum, position.curve_samples = total, samples
-        position.curve.append((learner.num_steps, loss))
-        for board in self.boards:
-            board.point(learner.num_steps, loss, learner.schedule.lr)
-
-    @property
-    def _steps_per_point(self) -> int:
-        return max(1, self.config.epochs * len(self.train_loader) // CURVE_POINTS)
-
-    def _report(self, bar: Progress, steps: int) -> None:
-        position = self.position
-        rate = position.images / max(position.train_s, 1e-9)
-        stall = position.wait_s / max(position.train_s, 1e-9)
-        note = f"loss {self.learner.mean_loss:.3f} · {rate:,.0f} img/s · input stall {stall:.0%}"
-        bar.advance(steps, note=note)
-
-    def _tell(self, row: Epoch) -> None:
-        self.ctx.events.emit(
-            "epoch", epoch=row.epoch, step=row.step, loss=row.loss, lr=row.lr, top1=row.top1,
-            eval_loss=row.eval_loss, ema_top1=row.ema_top1, images_per_s=row.images_per_s,
-        )  # fmt: skip
-        for board in self.boards:
-            board.epoch(row)

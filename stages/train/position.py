@@ -55,6 +55,12 @@ class Position:
     best_name: str = ""
     """Where the best weights come from: ``epoch 3`` or ``EMA at epoch 3``."""
 
+    def end_epoch(self, row: Epoch) -> None:
+        """File what an epoch measured and stand at the start of the next."""
+        self.history.append(row)
+        self.epoch, self.batch = self.epoch + 1, 0
+        self.curve_sum, self.curve_samples = 0.0, 0
+
     def state_dict(self) -> dict[str, Plain]:
         """Return everything as plain values."""
         return asdict(self)

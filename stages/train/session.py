@@ -23,6 +23,7 @@ from stages.train.network import build_network
 from stages.train.precision import resolve_precision
 from stages.train.reproducible import arithmetic, random_state_kept, reproducible
 from stages.train.result import finish
+from stages.train.teller import Teller
 
 # Settings that leave the weights as they are: changing them does not make a checkpoint worthless.
 _NOT_IN_KEY = {"rehearsal", "tensorboard", "checkpoint", "max_time"}
@@ -71,7 +72,8 @@ def train(config: TrainConfig, ctx: Context) -> TrainedModel:
         ):
             learner = build_learner(module, config, precision, ctx.device, len(train_loader))
             check = sanity_check(learner, eval_loader, ctx)
-            loop = Loop(config, ctx, learner, train_loader, eval_loader, checkpoints)
+            teller = Teller(ctx.events, config.epochs, len(train_loader))
+            loop = Loop(config, ctx, learner, train_loader, eval_loader, checkpoints, teller)
             fit(loop)
             trained = finish(draft, loop, check)
     checkpoints.clear()
@@ -79,10 +81,9 @@ def train(config: TrainConfig, ctx: Context) -> TrainedModel:
 
 
 def fit(loop: Loop) -> None:
-    """Run the loop, with TensorBoard listening where it is installed and wanted."""
+    """Run the loop from its newest checkpoint on, with TensorBoard where it is wanted."""
     config, ctx = loop.config, loop.ctx
-    resumed = loop.resume()
-    if not resumed:
+    if not loop.resume():
         loop.save()
     if not config.tensorboard:
         loop.fit()
@@ -93,7 +94,8 @@ def fit(loop: Loop) -> None:
         from stages.train.board import TensorBoard
 
         with closing(TensorBoard(ctx.dir / "tensorboard", loop.learner.num_steps)) as board:
-            replace(loop, boards=(board,)).fit()
+            loop.teller.boards = (board,)
+            loop.fit()
 
 
 def rehearse(module: ImageClassifier, draft: TrainedModel, ctx: Context) -> None:

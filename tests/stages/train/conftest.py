@@ -101,6 +101,15 @@ def _own_models() -> Iterator[None]:
     sys.path.remove(str(HERE))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Networks this small only lose by a second thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def _fresh_count() -> None:
     import tiny_net

@@ -122,7 +122,7 @@ def test_a_run_goes_on_to_the_same_bits_from_the_checkpoint_before_a_damaged_one
     undisturbed = train_once("undisturbed")
 
     def on_event(event) -> None:
-        if str(event.fields.get("label")).startswith("eval 2/"):
+        if str(event.fields.get("note")).startswith("epoch 3/"):
             stop.request("SIGTERM")
 
     recorder.on_event = on_event

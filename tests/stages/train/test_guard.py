@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import StageFailed
@@ -13,6 +13,7 @@ from stages.train.guard import Guard
 CHECKED = {"check_every": 1}
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.booleans(), max_size=40), st.integers(0, 5))
 def test_it_trips_exactly_when_more_bad_steps_come_in_a_row_than_tolerated(steps, tolerate):
     guard = Guard.on(torch.device("cpu"), tolerate)
@@ -24,6 +25,7 @@ def test_it_trips_exactly_when_more_bad_steps_come_in_a_row_than_tolerated(steps
     assert guard.look() == (sum(steps), longest > tolerate)
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=30), st.integers(0, 30))
 def test_saved_counters_go_on_as_if_never_saved(steps, cut):
     kept, first = Guard.on(torch.device("cpu"), 2), Guard.on(torch.device("cpu"), 2)

@@ -20,8 +20,7 @@ def stop_in_epoch(recorder, stop, epoch: int) -> None:
     """Ask for a stop at the first sign of progress in an epoch."""
 
     def on_event(event) -> None:
-        label, done = event.fields.get("label"), event.fields.get("done")
-        if event.kind == "progress" and str(label).startswith(f"epoch {epoch}/") and done:
+        if str(event.fields.get("note")).startswith(f"epoch {epoch}/"):
             stop.request("SIGTERM")
 
     recorder.on_event = on_event
@@ -46,10 +45,11 @@ def test_a_stopped_run_goes_on_to_the_same_bits(train_once, recorder, stop, prec
 
 def test_a_stop_during_evaluation_loses_no_step(train_once, recorder, stop):
     def on_event(event) -> None:
-        if str(event.fields.get("label")).startswith("eval 2/"):
+        if event.fields.get("label") == "eval" and len(recorder.of("epoch")) == told + 1:
             stop.request("SIGINT")
 
     undisturbed = train_once("undisturbed")
+    told = len(recorder.of("epoch"))
     recorder.on_event = on_event
     with pytest.raises(Interrupted, match="SIGINT"):
         train_once("stopped")

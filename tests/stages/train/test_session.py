@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from pipeline.artifacts import TrainedModel
 from pipeline.errors import ConfigError
+from pipeline.files import sha256_file
 from pipeline.report.blocks import Gallery, LineChart, Matrix, load_section
 from stages.augment.loader import open_loader
 
@@ -117,9 +118,11 @@ def test_the_exported_weights_are_the_ones_asked_for(train_once, which):
     assert trained.metrics["top1"] == trained.hops[0].top1
 
 
-def test_tensorboard_files_are_written_when_wanted(train_once, tmp_path):
-    train_once(tensorboard=True)
-    assert list((tmp_path / "run" / "tensorboard").glob("events.out.tfevents.*"))
+def test_tensorboard_files_are_written_when_wanted_and_change_nothing(train_once, tmp_path):
+    plain = train_once("plain")
+    drawn = train_once("drawn", tensorboard=True)
+    assert list((tmp_path / "drawn" / "tensorboard").glob("events.out.tfevents.*"))
+    assert sha256_file(plain.weights) == sha256_file(drawn.weights)
 
 
 def test_pretrained_weights_are_the_starting_point(train_once, recorder):
