@@ -76,7 +76,7 @@ def _build(
 def _failed(
     forge: Forge, backend: Backend, precision: Precision, source: Path, reason: str
 ) -> Variant:
-    """Record a variant that does not exist: it has no bytes, and points to the graph it should come from."""
+    """Record a variant that does not exist: no bytes, and the path of what it is made from."""
     return Variant(
         name=f"{backend.name}-{precision}",
         backend=backend.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,11 +35,11 @@ class Ranges:
     """A calibration table: what it was measured for, how, and the range of every tensor."""
 
     key: str
-    """SHA-256 over data, transform, weights, graph and settings; a table with another key is never used."""
+    """SHA-256 over data, transform, weights, graph and settings; see `table_key`."""
     method: Method
     samples: int
     sqnr_db: Mapping[Method, float]
-    """Per method tried: signal over noise of the quantized logits on held-out calibration images."""
+    """Per method tried: signal over noise of the logits on held-out calibration images."""
     tensors: Mapping[str, Range]
 
 
@@ -52,7 +52,7 @@ def save_ranges(ranges: Ranges, path: Path) -> None:
 
 
 def load_ranges(path: Path, key: str) -> Ranges | None:
-    """Return the table at `path`, or None when there is none, it is damaged, or it belongs to something else."""
+    """Return the table at `path`, or None when it is missing, damaged or of another key."""
     try:
         ranges = _RANGES.validate_json(path.read_bytes())
     except (OSError, ValueError):
@@ -71,18 +71,29 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]  # the vendor has no
 
 
 def collect_minmax(graph: Path, images: Images, batch: int, ctx: Context) -> dict[str, Range]:
-    """Return the lowest and highest value of every tensor; reduced inside ONNX Runtime, so it is quick."""
+    """Return the lowest and highest value of every tensor that may be quantized."""
+    return _finite(_minmax(graph, images, batch, ctx, QUANTIZED_OPS))
+
+
+def beyond(graph: Path, images: Images, limit: float, batch: int, ctx: Context) -> dict[str, float]:
+    """Return the tensors that reach beyond `limit` on these images, and how far each reaches."""
+    ranges = _minmax(graph, images, batch, ctx, ())
+    reach = {name: max(abs(low), abs(high)) for name, (low, high) in ranges.items()}
+    return {name: value for name, value in reach.items() if not value <= limit}
+
+
+def _minmax(
+    graph: Path, images: Images, batch: int, ctx: Context, operators: Sequence[str]
+) -> dict[str, Range]:
     with tempfile.TemporaryDirectory() as scratch:
-        calibrator = _calibrator(graph, Path(scratch), CalibrationMethod.MinMax, {})
+        calibrator = _calibrator(graph, Path(scratch), CalibrationMethod.MinMax, {}, operators)
         _feed(calibrator, images, batch, ctx)
         with converting("calibration", _REMEDY):
             data = calibrator.compute_data().data
-    return _finite(
-        {
-            name: (float(np.min(tensor.lowest)), float(np.max(tensor.highest)))
-            for name, tensor in data.items()
-        }
-    )
+    return {
+        name: (float(np.min(tensor.lowest)), float(np.max(tensor.highest)))
+        for name, tensor in data.items()
+    }
 
 
 def collect_histograms(
@@ -92,7 +103,9 @@ def collect_histograms(
     with tempfile.TemporaryDirectory() as scratch:
         # The entropy calibrator is taken for its collector alone; `thresholds` searches.
         options = {"num_bins": _BINS, "num_quantized_bins": _LEAST_BINS}
-        calibrator = _calibrator(graph, Path(scratch), CalibrationMethod.Entropy, options)
+        calibrator = _calibrator(
+            graph, Path(scratch), CalibrationMethod.Entropy, options, QUANTIZED_OPS
+        )
         _feed(calibrator, images, batch, ctx)
         collected = calibrator.collector.get_histogram_dict()
     histograms = {
@@ -126,12 +139,16 @@ def find_ranges(
 
 
 def _calibrator(
-    graph: Path, scratch: Path, method: CalibrationMethod, options: Mapping[str, int]
+    graph: Path,
+    scratch: Path,
+    method: CalibrationMethod,
+    options: Mapping[str, int],
+    operators: Sequence[str],
 ) -> CalibraterBase:
     with converting("calibration", _REMEDY):
         return create_calibrator(
             graph,
-            QUANTIZED_OPS,
+            operators,  # none means all
             augmented_model_path=str(scratch / "augmented.onnx"),
             calibrate_method=method,
             extra_options=dict(options),
@@ -153,7 +170,8 @@ def _finite(ranges: dict[str, Range]) -> dict[str, Range]:
     for name, (low, high) in ranges.items():
         if not (np.isfinite(low) and np.isfinite(high)):
             raise StageFailed(
-                f"export.calibration: the tensor '{name}' reaches {low} to {high} on the calibration images; "
-                "ranges must be finite. The model overflows on real data: train again, or leave int8 out."
+                f"export.calibration: the tensor '{name}' reaches {low} to {high} on the "
+                "calibration images; ranges must be finite. The model overflows on real data: "
+                "train again, or leave int8 out."
             )
     return ranges

@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from onnx import ModelProto
+from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from stages.export.failure import converting
 
+FP16_LIMIT = 65504.0
+"""The largest finite number of FP16."""
 
-def to_fp16(model: ModelProto) -> ModelProto:
+_DEQUANTIZED = "_DequantizeLinear_Output"
+
+
+def to_fp16(model: ModelProto, too_large: Collection[str] = ()) -> ModelProto:
     """Return the graph typed in FP16, with FP32 logits; `model` is used up.
 
     A Q/DQ graph keeps its integers: only scales, biases and what was not quantized change type.
 
+    Args:
+        model: the FP32 graph, or a Q/DQ graph made from it.
+        too_large: tensors whose values FP16 cannot hold; the nodes that touch them stay in FP32.
+
     Raises:
         StageFailed: the graph has an operator the cast cannot handle.
     """
+    held = {*too_large, *(f"{name}{_DEQUANTIZED}" for name in too_large)}
+    blocked = [
+        node.name for node in model.graph.node if held.intersection((*node.input, *node.output))
+    ]
     with converting("the cast to FP16", "Leave fp16 out of precisions."):
-        cast: ModelProto = convert_float_to_float16(model, keep_io_types=True)
-    return cast
+        cast = convert_float_to_float16(model, keep_io_types=True, node_block_list=blocked)
+        # The casts around blocked nodes are appended at the end; ONNX wants them in order.
+        ordered = ONNXModel(cast)
+        ordered.topological_sort()
+    result: ModelProto = ordered.model
+    return result

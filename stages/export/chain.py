@@ -45,10 +45,10 @@ def export(config: ExportConfig, backends: Sequence[Backend], ctx: Context) -> E
     measured = measure_all(variants, spec, forge, config, ctx)
     reference = reference_predictions(trained, measured)
     filled = [fill(variant, measured.get(variant.name), reference, ctx) for variant in variants]
-    judged = judge(filled, config)
+    sick = {name: found.predictions.num_sick for name, found in measured.items()}
+    judged = judge(filled, config, sick)
     for variant in judged:
         announce(variant, ctx)
-    sick = {name: found.predictions.num_sick for name, found in measured.items()}
     chosen = choose(judged, config)
     ctx.events.info(f"chosen: {chosen.name}")
     if not chosen.accepted:

@@ -16,7 +16,7 @@ class CalibrationConfig(StageConfig):
     """How the ranges of INT8 tensors are found."""
 
     method: Literal["auto"] | Method = "auto"
-    """``auto`` tries every method and keeps the one with the least noise on held-out calibration images."""
+    """``auto`` tries every method and keeps the one with least noise on held-out images."""
     samples: int = Field(default=256, ge=2, le=100_000)
     """How many images of the calibration split are used; 128 to 512 are enough."""
     percentile: float = Field(default=99.99, gt=50.0, le=100.0)
@@ -39,14 +39,14 @@ class BatchConfig(StageConfig):
     def _ordered(self) -> Self:
         if not self.min <= self.opt <= self.max:
             raise ValueError(
-                f"min {self.min}, opt {self.opt}, max {self.max} are out of order; "
-                "allowed: min <= opt <= max"
+                f"min {self.min}, opt {self.opt}, max {self.max} are out of order; allowed: min "
+                "<= opt <= max"
             )
         return self
 
 
 class LatencyConfig(StageConfig):
-    """How long is measured; the variants take turns, so that a busy machine is busy for all of them."""
+    """How long is measured; variants take turns, so a busy machine is busy for all of them."""
 
     seconds: float = Field(default=1.0, gt=0.0, le=600.0)
     """Time spent on each variant and batch size."""
@@ -70,7 +70,7 @@ class ExportConfig(StageConfig):
     opset: int = Field(default=20, ge=18, le=23)
     """ONNX operator set of the exported graph."""
     simplify: bool = True
-    """Fold constants and drop needless nodes with onnxslim; undone if the graph then answers otherwise."""
+    """Drop needless nodes with onnxslim; undone if the graph then answers otherwise."""
     calibration: CalibrationConfig = CalibrationConfig()
     """Where INT8 ranges come from."""
     max_drop: float = Field(default=0.5, ge=0.0, le=100.0)
@@ -80,11 +80,11 @@ class ExportConfig(StageConfig):
     batch: BatchConfig = BatchConfig()
     """Batch sizes of engines and of the measurement."""
     choose: str = "fastest"
-    """``fastest`` among the accepted variants that run here, or the name of one: ``onnxruntime-int8``."""
+    """``fastest`` of the accepted that run here, or a name such as ``onnxruntime-int8``."""
     fastest_by: Literal["throughput", "latency"] = "throughput"
     """Images per second at the opt batch, or median latency of a single image."""
     speed_tolerance: float = Field(default=0.05, ge=0.0, le=1.0)
-    """How much slower than FP32 a variant may measure before it counts as slower: the noise of the clock."""
+    """Share by which a variant may measure slower than FP32: the noise of the clock."""
     latency: LatencyConfig = LatencyConfig()
     """How speed is measured."""
     build_timeout_s: float = Field(default=900.0, gt=0.0, le=86_400.0)

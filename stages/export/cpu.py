@@ -32,8 +32,8 @@ def parse_flags(cpuinfo: str) -> frozenset[str]:
 def saturates(machine: str, flags: frozenset[str]) -> bool:
     """Tell whether 8-bit products of this CPU may overflow their 16-bit sums.
 
-    x86 without VNNI multiplies unsigned by signed bytes and adds pairs in 16 bits, which clips; weights of 7 bits
-    cannot reach the limit. Where the flags are unknown the safe answer is yes.
+    x86 without VNNI multiplies unsigned by signed bytes and adds pairs in 16 bits, which clips;
+    weights of 7 bits cannot reach the limit. Where the flags are unknown the safe answer is yes.
     """
     return machine in _X86 and not {"avx512_vnni", "avx_vnni"} & flags
 

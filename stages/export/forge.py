@@ -17,8 +17,8 @@ from pipeline.files import sha256_file, sha256_text, write_atomic
 from stages.export import parity
 from stages.export.backends import Precision
 from stages.export.backends.onnxruntime import open_session
-from stages.export.calibrate import Ranges
-from stages.export.cast import to_fp16
+from stages.export.calibrate import Ranges, beyond
+from stages.export.cast import FP16_LIMIT, to_fp16
 from stages.export.config import ExportConfig
 from stages.export.cpu import needs_reduced_range
 from stages.export.failure import converting
@@ -29,6 +29,8 @@ from stages.export.restore import restore
 from stages.export.simplify import simplify
 from stages.export.to_onnx import check_interface, to_onnx
 from stages.export.tune import calibrated, table_key
+
+_OVERFLOW_IMAGES = 16
 
 
 @dataclass
@@ -45,6 +47,10 @@ class Forge:
     """The Q/DQ form that calibration methods are compared in."""
     ranges: Ranges | None = None
     """The calibration table, once an INT8 graph was asked for."""
+    too_large: frozenset[str] | None = None
+    """Tensors FP16 cannot hold, once an FP16 graph was asked for."""
+    made: dict[str, Path] = field(default_factory=dict)
+    """The graphs that this forge has made or checked, by file name."""
     facts: dict[str, str | int | float] = field(default_factory=dict)
     """What a reader of the report may want to know."""
 
@@ -59,25 +65,31 @@ class Forge:
         return self.ctx.dir / "calibration.json"
 
     def graph(self, precision: Precision, form: Form) -> Path:
-        """Return the graph of that precision, made now if it is not there yet; `form` matters to INT8 alone.
+        """Return the graph of that precision, made if need be; `form` matters to INT8 alone.
 
         Raises:
             StageFailed: it cannot be made; the message says at which step.
         """
-        match precision:
-            case "fp32":
-                return self._fp32()
-            case "fp16":
-                return self._fp16()
-            case "int8":
-                return self._int8(form)
+        name = f"int8-{form}.onnx" if precision == "int8" else f"{precision}.onnx"
+        if name not in self.made:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path = self.folder / name
+            match precision:
+                case "fp32":
+                    self._make_fp32(path)
+                case "fp16":
+                    self._make_fp16(self.graph("fp32", form), path)
+                case "int8":
+                    self._make_int8(form, path)
+            self.made[name] = path
+        return self.made[name]
 
-    def _fp32(self) -> Path:
-        path, stamp = self.folder / "fp32.onnx", self.folder / "fp32.json"
+    def _make_fp32(self, path: Path) -> None:
+        """Export, or take the graph that an interrupted run left when it is of these weights."""
+        stamp = path.with_suffix(".json")
         key = self._key()
         if _stamped(path, stamp, key):
-            return path
-        self.folder.mkdir(parents=True, exist_ok=True)
+            return
         stamp.unlink(missing_ok=True)
         self.ctx.events.info("exporting to ONNX")
         module = restore(self.trained)
@@ -99,21 +111,12 @@ class Forge:
         self.facts["parity with PyTorch, dB"] = round(min(f.sqnr_db for f in figures), 1)
         self.facts["parity with PyTorch, largest difference"] = max(f.max_abs for f in figures)
         write_atomic(stamp, json.dumps({"key": key, "sha256": sha256_file(path)}))
-        return path
 
-    def _fp16(self) -> Path:
-        path = self.folder / "fp16.onnx"
-        if path.exists():
-            return path
-        cast = to_fp16(onnx.load(self._fp32()))
-        self._finish(cast, path)
-        return path
+    def _make_fp16(self, source: Path, path: Path) -> None:
+        self._finish(to_fp16(onnx.load(source), self._too_large(source)), path)
 
-    def _int8(self, form: Form) -> Path:
-        path = self.folder / f"int8-{form}.onnx"
-        if path.exists():
-            return path
-        source = self._fp32()
+    def _make_int8(self, form: Form, path: Path) -> None:
+        source = self.graph("fp32", form)
         reduce_range = form == "u8s8" and needs_reduced_range()
         if self.ranges is None:
             self.ranges = calibrated(
@@ -135,9 +138,25 @@ class Forge:
                 "Leave int8 out of precisions."
             )
         if form == "s8s8":  # what is not INT8 runs in FP16 on a GPU
-            quantized = to_fp16(quantized)
+            quantized = to_fp16(quantized, self._too_large(source))
         self._finish(quantized, path)
-        return path
+
+    def _too_large(self, source: Path) -> frozenset[str]:
+        """Return the tensors FP16 cannot hold, with a factor of two to spare; asked once.
+
+        A CPU computes FP16 graphs in FP32 and would never show the overflow that a GPU has.
+        """
+        if self.too_large is None:
+            images = self.images[:_OVERFLOW_IMAGES]
+            found = beyond(source, images, FP16_LIMIT / 2, len(images), self.ctx)
+            self.too_large = frozenset(found)
+            for name, reach in found.items():
+                self.ctx.events.warning(
+                    f"fp16: the tensor '{name}' reaches {reach:.3g}, FP16 ends at {FP16_LIMIT:g}; "
+                    "what touches it stays in FP32"
+                )
+            self.facts["tensors kept out of FP16"] = len(found)
+        return self.too_large
 
     def _finish(self, model: ModelProto, path: Path) -> None:
         check_interface(model, self.trained.input, self.trained.output)

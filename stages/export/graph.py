@@ -52,9 +52,9 @@ def producers(model: ModelProto) -> dict[str, NodeProto]:
 
 
 def head_nodes(model: ModelProto) -> list[str]:
-    """Return the nodes before the first product: the cast from uint8, the normalization, the layout.
+    """Return the nodes before the first product: cast from uint8, normalization, layout.
 
-    They stay in floating point in every variant: they are where raw pixels become numbers of unit scale.
+    They are never quantized: here raw pixels become numbers of unit scale.
     """
     behind_product: set[str] = set()
     head: list[str] = []
@@ -69,8 +69,8 @@ def head_nodes(model: ModelProto) -> list[str]:
 def count_products(model: ModelProto) -> dict[str, int]:
     """Count convolutions and matrix products by the type they are computed in.
 
-    A product whose inputs come from DequantizeLinear counts as ``int8``: that is how explicit quantization
-    states it, in ONNX Runtime and in TensorRT alike.
+    A product whose inputs come from DequantizeLinear counts as ``int8``: that is how explicit
+    quantization states it, in ONNX Runtime and in TensorRT alike.
     """
     made_by = producers(model)
     types = _element_types(model)

@@ -1,4 +1,4 @@
-"""Latency: how fast each variant is. They take turns, so that what else the machine does weighs on all alike."""
+"""Latency: how fast each variant is; they take turns, so that noise weighs on all alike."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def measure_latency(
 
 
 def _time_calls(session: Session, batch: Images, seconds: float) -> list[float]:
-    """Call for `seconds`, at least once, after one call that is not counted: it wakes threads and caches."""
+    """Call for `seconds`, at least once, after an uncounted call that wakes threads and caches."""
     session(batch)
     times: list[float] = []
     end = time.perf_counter() + seconds

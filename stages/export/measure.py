@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,11 +59,11 @@ def load_predictions(path: Path) -> Predictions:
         DataError: the file is missing, damaged or lacks an array.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return Predictions(
                 arrays["logits"].astype(np.float32), arrays["targets"].astype(np.int64)
             )
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
         raise DataError(
             f"export: the predictions {path} cannot be read: {error}. Run train again."
         ) from error
@@ -95,8 +96,8 @@ def predict(
             bar.advance(len(taken.targets))
     if not targets:
         raise DataError(
-            f"export: the eval split of '{spec.name}' is empty; accuracy cannot be measured. "
-            "Give augment an eval split."
+            f"export: the eval split of '{spec.name}' is empty; accuracy cannot be measured. Give "
+            "augment an eval split."
         )
     order = np.argsort(np.concatenate(index), kind="stable")
     right = np.concatenate(targets)[order]
@@ -122,7 +123,7 @@ def same_samples(reference: Predictions, measured: Predictions) -> None:
     """
     if not np.array_equal(reference.targets, measured.targets):
         raise DataError(
-            f"export: the trained model was measured on {len(reference.targets)} eval samples and the exported "
-            f"one on {len(measured.targets)}, or their labels differ. The data have changed since training; "
-            "run train again."
+            f"export: the trained model was measured on {len(reference.targets)} eval samples and "
+            f"the exported one on {len(measured.targets)}, or their labels differ. The data have "
+            "changed since training; run train again."
         )

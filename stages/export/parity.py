@@ -1,7 +1,8 @@
 """Parity: does a graph answer what the module it came from answers?
 
-Figures are the largest absolute difference and the signal-to-quantization-noise ratio (SQNR) in decibel: 20 dB
-less is ten times more noise. FP32 graphs reach 100 dB and more, FP16 about 65, INT8 25 to 40.
+Figures are the largest absolute difference and the signal-to-quantization-noise ratio (SQNR) in
+decibel: 20 dB less is ten times more noise. FP32 graphs reach 100 dB and more, FP16 about 65, INT8
+25 to 40.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ def compare(reference: Answer, graph: Answer, images: Images) -> tuple[Parity, .
         if right.shape != got.shape:
             raise StageFailed(
                 f"export: the graph answers shape {got.shape} at batch {batch}, the module "
-                f"{right.shape}; the batch axis was frozen. Let the model's forward() use no fixed batch size."
+                f"{right.shape}; the batch axis was frozen. Let the model's forward() use no "
+                "fixed batch size."
             )
         figures.append(
             Parity(
@@ -93,7 +95,8 @@ def check(figures: Sequence[Parity], *, what: str, floor_db: float = FP32_FLOOR_
     for parity in figures:
         if not parity.sqnr_db >= floor_db:
             raise StageFailed(
-                f"export: {what} differs from PyTorch at batch {parity.batch}: SQNR {parity.sqnr_db:.1f} dB, "
-                f"largest difference {parity.max_abs:.3g}; at least {floor_db:.0f} dB is needed. An operator "
-                "was converted wrongly; set simplify: false, try another opset, or report the model."
+                f"export: {what} differs from PyTorch at batch {parity.batch}: SQNR "
+                f"{parity.sqnr_db:.1f} dB, largest difference {parity.max_abs:.3g}; at least "
+                f"{floor_db:.0f} dB is needed. An operator was converted wrongly; set simplify: "
+                "false, try another opset, or report the model."
             )

@@ -1,4 +1,4 @@
-"""Restore: a `TrainedModel` on disk becomes a torch module again, with exactly the weights that were trained."""
+"""Restore: a `TrainedModel` on disk becomes a torch module again, with exactly its weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 def restore(trained: TrainedModel) -> torch.nn.Module:
-    """Build the module and load its weights strictly; it is in evaluation mode, on the CPU, in FP32.
+    """Build the module and load its weights strictly: in evaluation mode, on the CPU, in FP32.
 
     Raises:
         StageFailed: the factory cannot be called, or the weights do not fit what it builds.
@@ -41,8 +41,9 @@ def restore(trained: TrainedModel) -> torch.nn.Module:
         module.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         raise StageFailed(
-            f"export: the weights {trained.weights} do not fit '{trained.module.factory}': {error}. "
-            "The model's code or arguments have changed since training; run train again."
+            f"export: the weights {trained.weights} do not fit '{trained.module.factory}': "
+            f"{_shorten(error)} The model's code or arguments have changed since training; run "
+            "train again."
         ) from error
     return module.float().eval()
 
@@ -51,7 +52,8 @@ def build(ref: ModuleRef) -> torch.nn.Module:
     """Call the factory of a module.
 
     Raises:
-        StageFailed: the factory is no ``package.module:function``, cannot be imported, or returns no module.
+        StageFailed: the factory is no ``package.module:function``, cannot be imported, or returns
+        no module.
     """
     where = f"export: the module factory {ref.factory!r}"
     if not _FACTORY.fullmatch(ref.factory):
@@ -76,3 +78,10 @@ def build(ref: ModuleRef) -> torch.nn.Module:
             f"{where} returned {type(module).__name__}, and must return a torch.nn.Module."
         )
     return module
+
+
+def _shorten(error: Exception) -> str:
+    """Return the first mismatch of a list that may have hundreds."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    more = len(lines) - 2
+    return " ".join(lines[:2]) + (f" (and {more} more)." if more > 0 else "")

@@ -44,8 +44,8 @@ def calibration_images(spec: DataSpec, count: int, batch: int, ctx: Context) -> 
         loader.close()
     if not parts:
         raise DataError(
-            f"export: the calibration split of '{spec.name}' is empty; INT8 ranges and parity need images. "
-            "Give augment a calibration split."
+            f"export: the calibration split of '{spec.name}' is empty; INT8 ranges and parity "
+            "need images. Give augment a calibration split."
         )
     return np.concatenate(parts)[:count]
 

@@ -24,7 +24,7 @@ def describe(
     facts: Mapping[str, str | int | float],
     device: Device,
 ) -> Section:
-    """Compose the chapter: what was chosen, the table, accuracy against latency, calibration, what is unmeasured."""
+    """Compose the chapter: what was chosen, every figure, and what could not be measured."""
     chosen = exported.variant(exported.chosen)
     blocks: list[Block] = [_verdict(chosen), _table(exported, config, device)]
     if any(variant.top1 is not None for variant in exported.variants):
@@ -41,7 +41,8 @@ def _summary(chosen: Variant) -> str:
     if chosen.top1 is None:
         return f"{chosen.name} is served; it cannot run on this machine."
     drop = "" if chosen.drop_points is None else f", {chosen.drop_points:+.2f} points lost"
-    return f"{chosen.name} is served: top-1 {chosen.top1:.2%}{drop}, {chosen.images_per_s:.0f} images/s."
+    speed = f"{chosen.images_per_s:.0f} images/s"
+    return f"{chosen.name} is served: top-1 {chosen.top1:.2%}{drop}, {speed}."
 
 
 def _verdict(chosen: Variant) -> Note:
@@ -58,10 +59,10 @@ def _table(exported: ExportedModel, config: ExportConfig, device: Device) -> Tab
         rows=tuple(_row(variant, exported.chosen) for variant in exported.variants),
         highlight=(names.index(exported.chosen),),
         caption=(
-            f"Latency at batch {config.batch.min}, images/s at batch {config.batch.opt}, on {device}"
-            f" ({relevant_flags()}), {config.latency.threads or 'all'} threads; the variants took turns. Drop and "
-            "agreement are against the trained model in FP32. The proof counts convolutions and matrix products by "
-            "the type they are executed in."
+            f"Latency at batch {config.batch.min}, images/s at batch {config.batch.opt}, on "
+            f"{device} ({relevant_flags()}), {config.latency.threads or 'all'} threads; the "
+            "variants took turns. Drop and agreement are against the trained model in FP32. The "
+            "proof counts convolutions and matrix products by the type they are executed in."
         ),
     )
 
@@ -137,8 +138,8 @@ def _unmeasured(exported: ExportedModel) -> list[Block]:
         blocks.append(
             Note(
                 level="warning",
-                text=f"Built but not run here: {names}. Their accuracy and speed are unknown; the counts in the table "
-                "show only that they were compiled in the precision they claim.",
+                text=f"Built but not run here: {names}. Their accuracy and speed are unknown; the "
+                "proof shows only that they were compiled in the precision they claim.",
             )
         )
     blocks.extend(

@@ -27,7 +27,7 @@ class Simplified:
 
 
 def simplify(source: Path, target: Path, reference: Answer, images: Images) -> Simplified:
-    """Write the simplified graph of `source` to `target`, or `source` itself when parity is lost."""
+    """Write `source` simplified to `target`, or as it is when parity would be lost."""
     original = onnx.load(source)
     before = len(original.graph.node)
     try:

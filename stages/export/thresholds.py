@@ -1,10 +1,11 @@
 """Thresholds: from the histogram of a tensor to the range that INT8 covers.
 
-Values outside a range are clipped, values inside are rounded: a narrow range rounds finely and clips much.
+Values outside a range are clipped, values inside are rounded: a narrow range rounds finely and
+clips much.
 
     minmax       clips nothing
     percentile   keeps the given share of values
-    entropy      loses the least information (Kullback-Leibler), as in Migacz, "8-bit inference with TensorRT", 2017
+    entropy      loses the least information (Migacz, "8-bit inference with TensorRT", 2017)
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _CANDIDATES = 120
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Histogram:
-    """How often a tensor took which value over the calibration images; bins are of equal width around zero."""
+    """How often a tensor took which value; bins are of equal width, symmetric around zero."""
 
     counts: Counts
     edges: Edges
@@ -70,7 +71,7 @@ def entropy(histogram: Histogram) -> tuple[float, float]:
 
 
 def _loss(magnitudes: NDArray[np.float64], width: int) -> float:
-    """Return the information lost when the first `width` bins become 128 levels and the rest is clipped."""
+    """Return the information lost when `width` bins become 128 levels and the rest is clipped."""
     kept = magnitudes[:width]
     clipped = kept.copy()
     clipped[-1] += magnitudes[width:].sum()

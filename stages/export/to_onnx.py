@@ -1,4 +1,4 @@
-"""To ONNX: a torch module becomes a graph with a free batch axis, traced at batch 2 and asserted afterwards."""
+"""To ONNX: a torch module becomes a graph with a free batch axis."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def to_onnx(
     """Write `module` as an ONNX graph and check it against what it should take and give.
 
     Raises:
-        StageFailed: an operator has no ONNX form (it is named), or the graph is not what was asked for.
+        StageFailed: an operator has no ONNX form (it is named), or the graph is not what was asked
+        for.
     """
     example = torch.zeros((TRACE_BATCH, *taken.shape[1:]), dtype=torch.uint8)
     try:
@@ -50,11 +51,11 @@ def to_onnx(
             model: ModelProto = program.model_proto
     except (torch.onnx.OnnxExporterError, RuntimeError, ValueError, TypeError) as error:
         raise StageFailed(_explain(error)) from error
-    # An opset the exporter cannot reach is not an error to it: it logs a line and writes another one.
+    # An opset it cannot reach is no error to the exporter: it logs a line and writes another.
     if opset_of(model) != opset:
         raise StageFailed(
-            f"export.opset: asked for {opset} and the graph came out in {opset_of(model)}; an operator "
-            f"of this model cannot be written in {opset}. Set opset: {opset_of(model)}."
+            f"export.opset: asked for {opset} and the graph came out in {opset_of(model)}; an "
+            f"operator of this model cannot be written in {opset}. Set opset: {opset_of(model)}."
         )
     check_interface(model, taken, given)
     save(model, path)
@@ -71,14 +72,15 @@ def check_interface(model: ModelProto, taken: TensorSpec, given: TensorSpec) -> 
     wanted = ((taken,), (given,))
     if found != wanted:
         raise StageFailed(
-            f"export: the graph takes {_names(found[0])} and gives {_names(found[1])}; it must take "
-            f"{_names(wanted[0])} and give {_names(wanted[1])} (-1 is the free batch axis). Let forward() "
-            "take one uint8 batch, return one tensor of logits, and use no fixed batch size."
+            f"export: the graph takes {_names(found[0])} and gives {_names(found[1])}; it must "
+            f"take {_names(wanted[0])} and give {_names(wanted[1])} (-1 is the free batch axis). "
+            "Let forward() take one uint8 batch, return one tensor of logits, and use no fixed "
+            "batch size."
         )
 
 
 def tensor_specs(values: Iterable[onnx.ValueInfoProto]) -> tuple[TensorSpec, ...]:
-    """Return names, types and shapes of a graph's inputs or outputs; -1 for an axis that is free."""
+    """Return names, types and shapes of a graph's inputs or outputs; -1 for a free axis."""
     return tuple(
         TensorSpec(
             name=value.name,
@@ -101,11 +103,11 @@ def _explain(error: Exception) -> str:
     operator = _OPERATOR.search(text)
     if operator:
         return (
-            f"export: the operator '{operator[1]}' has no ONNX form. Replace it in the model's forward() "
-            "by operators that have one, or register a translation with torch.onnx."
+            f"export: the operator '{operator[1]}' has no ONNX form. Replace it in the model's "
+            "forward() by operators that have one, or register a translation with torch.onnx."
         )
     cause = error.__cause__ or error
     return (
-        f"export: the model cannot be traced: {first_line(cause)} forward() must be free of Python branches "
-        "on tensor values and of fixed batch sizes."
+        f"export: the model cannot be traced: {first_line(cause)} forward() must be free of "
+        "Python branches on tensor values and of fixed batch sizes."
     )

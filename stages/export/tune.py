@@ -1,4 +1,4 @@
-"""Tune: the calibration table for a graph, by the method asked for or by the one that measures best."""
+"""Tune: the calibration table of a graph, by the method asked for or the one that measures best."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verdict: from measurements to what is accepted, what is chosen, and which promises were kept. Pure functions."""
+"""Verdict: from measurements to what is accepted, chosen and promised; pure functions."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ from pipeline.errors import StageFailed
 from stages.export.config import ExportConfig
 
 
-def judge(variants: Sequence[Variant], config: ExportConfig) -> tuple[Variant, ...]:
-    """Return the variants with `accepted` and `note` set: accurate enough, and not slower than their parent."""
+def judge(
+    variants: Sequence[Variant], config: ExportConfig, sick: Mapping[str, int]
+) -> tuple[Variant, ...]:
+    """Return the variants, accepted where accurate enough and not slower than their parent."""
     parents = {v.backend: v for v in variants if v.precision == "fp32" and v.size_bytes}
-    return tuple(_judge(variant, parents, config) for variant in variants)
+    return tuple(
+        _judge(variant, parents, config, sick.get(variant.name, 0)) for variant in variants
+    )
 
 
-def _judge(variant: Variant, parents: Mapping[str, Variant], config: ExportConfig) -> Variant:
-    reasons: list[str] = []
+def _judge(
+    variant: Variant, parents: Mapping[str, Variant], config: ExportConfig, sick: int
+) -> Variant:
+    reasons = [f"answers NaN or Inf on {sick} eval samples"] if sick else []
     if variant.drop_points is not None and variant.drop_points > config.max_drop:
         reasons.append(f"loses {variant.drop_points:.2f} points, {config.max_drop:g} are allowed")
     if variant.agreement is not None and variant.agreement < config.min_agreement:
@@ -36,7 +42,8 @@ def _judge(variant: Variant, parents: Mapping[str, Variant], config: ExportConfi
 
 
 def choose(variants: Sequence[Variant], config: ExportConfig) -> Variant:
-    """Return the variant to be served: the one that is named, or the fastest that is accepted and runs here.
+    """Return the variant to be served: the one that is named, or the fastest that is accepted and
+    runs here.
 
     Where none is accepted the most accurate one is returned; its gates say what is wrong with it.
 
@@ -50,13 +57,14 @@ def choose(variants: Sequence[Variant], config: ExportConfig) -> Variant:
                 return variant
         raise StageFailed(
             f"export.choose: '{config.choose}' was not built. Built were: "
-            f"{', '.join(v.name for v in built) or 'none'}. Name one of these, or set choose: fastest."
+            f"{', '.join(v.name for v in built) or 'none'}. Name one of these, or set choose: "
+            "fastest."
         )
     runnable = [variant for variant in built if variant.runs_here and variant.top1 is not None]
     if not runnable:
         raise StageFailed(
-            f"export: none of {', '.join(v.name for v in variants)} was built and can run here, so nothing can be "
-            "served. Add onnxruntime to backend."
+            f"export: none of {', '.join(v.name for v in variants)} was built and can run here, "
+            "so nothing can be served. Add onnxruntime to backend."
         )
     accepted = [variant for variant in runnable if variant.accepted]
     if accepted:
@@ -97,7 +105,7 @@ def gates(
 
 
 def hops(variants: Sequence[Variant], samples: int) -> tuple[Hop, ...]:
-    """Return one step of the accuracy budget for each precision of the first backend that ran here."""
+    """Return a step of the accuracy budget for each precision of the first backend that ran."""
     measured = [variant for variant in variants if variant.top1 is not None]
     backend = measured[0].backend if measured else ""
     return tuple(
@@ -126,7 +134,8 @@ def _finite_gate(variant: Variant, sick: int) -> Gate:
         value=sick,
         limit=0.0,
         unit="samples",
-        message=f"{variant.name} answered NaN or Inf on {sick} eval samples; its type cannot hold the model's values.",
+        message=f"{variant.name} answered NaN or Inf on {sick} eval samples; its type cannot hold "
+        "the model's values.",
     )
 
 
@@ -141,7 +150,8 @@ def _drop_gate(variant: Variant, drop: float, limit: float) -> Gate:
         value=drop,
         limit=limit,
         unit="points",
-        message=f"{variant.name} loses {drop:.2f} points of top-1 against FP32; {limit:g} are allowed.{remedy}",
+        message=f"{variant.name} loses {drop:.2f} points of top-1 against FP32; {limit:g} are "
+        f"allowed.{remedy}",
     )
 
 
@@ -151,6 +161,6 @@ def _agreement_gate(variant: Variant, agreement: float, limit: float) -> Gate:
         passed=agreement >= limit,
         value=agreement,
         limit=limit,
-        message=f"{variant.name} answers the class that FP32 answers on {agreement:.2%} of samples; "
-        f"{limit:.2%} are needed.",
+        message=f"{variant.name} answers the class that FP32 answers on {agreement:.2%} of "
+        f"samples; {limit:.2%} are needed.",
     )

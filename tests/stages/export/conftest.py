@@ -136,7 +136,9 @@ class Exported:
 
 
 @pytest.fixture(scope="session")
-def conv(trained: TrainedModel, images: Images, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def conv(
+    trained: TrainedModel, images: Images, tmp_path_factory: pytest.TempPathFactory
+) -> Exported:
     """Return the trained convolution net as a graph."""
     return _exported(trained, images, tmp_path_factory.mktemp("conv"))
 

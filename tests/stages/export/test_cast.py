@@ -24,6 +24,6 @@ def test_fp16_keeps_its_interface_halves_its_size_and_answers_the_same(
     path = tmp_path / "fp16.onnx"
     save(cast, path)
     assert size_bytes(path) < 0.75 * size_bytes(graph)
+    right, session = open_session(graph, CPU), open_session(path, CPU)
     for batch in (1, 2, 5):
-        right = open_session(graph, CPU)(images[:batch])
-        assert sqnr_db(right, open_session(path, CPU)(images[:batch])) > 45
+        assert sqnr_db(right(images[:batch]), session(images[:batch])) > 45

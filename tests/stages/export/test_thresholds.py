@@ -11,9 +11,7 @@ from stages.export.thresholds import Histogram, entropy, minmax, percentile
 def histogram(values: np.ndarray, bins: int = 4096) -> Histogram:
     reach = max(float(np.abs(values).max()), 1e-6)
     counts, edges = np.histogram(values, bins=bins, range=(-reach, reach))
-    return Histogram(
-        counts=counts, edges=edges, low=float(values.min()), high=float(values.max())
-    )
+    return Histogram(counts=counts, edges=edges, low=float(values.min()), high=float(values.max()))
 
 
 @settings(max_examples=30, deadline=None)

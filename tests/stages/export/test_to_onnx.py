@@ -28,7 +28,9 @@ def test_the_graph_answers_what_torch_answers_at_every_parity_batch(net, request
     assert all(parity.sqnr_db > 90 for parity in figures)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(batch=st.integers(1, 9), seed=st.integers(0, 2**31))
 def test_any_batch_of_any_pixels_has_parity(conv, batch, seed):
     pixels = np.random.default_rng(seed).integers(0, 256, (batch, 16, 16, 1), dtype=np.uint8)
