@@ -32,6 +32,9 @@ _CROP_TRIES = 10
 _MARGIN = 2
 """Pixels around a warped region, so that interpolation at its rim finds its neighbours."""
 
+_FILTER_FROM = 1.5
+"""How much a warp has to shrink an image before a filtered resize comes first."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Placement:
@@ -93,7 +96,7 @@ def place(
     forward = forward.then(goal / canvas, np.zeros_like(canvas))
     if forward.warp is None:
         return _cut(forward, sizes, goal)
-    return _warp(np.linalg.inv(forward.warp), sizes, target)
+    return _warp(_inverse(forward.warp), sizes, target)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,10 +208,11 @@ def _warp(backward: Matrices, sizes: NDArray[np.int64], target: tuple[int, int])
     limit = sizes[:, ::-1]
     first = np.clip(np.floor(mapped.min(axis=2)) - _MARGIN, 0, limit - 1)
     last = np.clip(np.ceil(mapped.max(axis=2)) + _MARGIN, first + 1, limit)
-    # Source pixels a target pixel covers; above one, shrinking with a filter first avoids moiré.
+    # Source pixels that a target pixel covers. Where they are many, a warp alone would skip some.
     reduction = np.sqrt(np.abs(np.linalg.det(backward[:, :2, :2])))
+    reduction = np.where(reduction < _FILTER_FROM, 1.0, reduction)
     part = last - first
-    inner = np.maximum(np.round(part / np.maximum(reduction, 1.0)[:, None]), 1.0)
+    inner = np.maximum(np.round(part / reduction[:, None]), 1.0)
     left = _on_axes(inner / part, -first * (inner / part)) @ backward
     return Placement(
         box=np.concatenate([first, last], axis=1).astype(np.int64),
@@ -220,6 +224,16 @@ def _warp(backward: Matrices, sizes: NDArray[np.int64], target: tuple[int, int])
 
 def _identity(n: int) -> Matrices:
     return np.broadcast_to(np.eye(3), (n, 3, 3)).copy()
+
+
+def _inverse(matrices: Matrices) -> Matrices:
+    """Invert affine matrices by hand: LAPACK's threads cost more than the work."""
+    (a, b), (c, d) = np.moveaxis(matrices[:, :2, :2], 0, -1)
+    linear = np.moveaxis(np.array([[d, -b], [-c, a]]) / (a * d - b * c), -1, 0)
+    inverse = _identity(len(matrices))
+    inverse[:, :2, :2] = linear
+    inverse[:, :2, 2] = -(linear * matrices[:, None, :2, 2]).sum(axis=2)
+    return inverse
 
 
 def _shift(by: NDArray[np.float64]) -> Matrices:

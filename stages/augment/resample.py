@@ -99,20 +99,25 @@ def _sample(
 ) -> torch.Tensor:
     """Sample boxes of the source bilinearly at the places that the matrices (N, 2, 3) name."""
     height, width = target
-    device = source.device
-    size = torch.tensor([source.shape[2], source.shape[1]], device=device, dtype=torch.float32)
-    y, x = torch.meshgrid(
-        torch.arange(height, device=device) + 0.5,
-        torch.arange(width, device=device) + 0.5,
-        indexing="ij",
-    )
-    points = torch.stack([x, y, torch.ones_like(x)], dim=-1).view(1, -1, 3)
-    places = points @ torch.from_numpy(matrix).to(device).mT  # (N, H * W, 2)
-    corner = torch.from_numpy(boxes.astype(np.float32)).to(device)[:, None]
+    # grid_sample counts from -1 to 1 over the whole source, here from the corner of the box.
+    unit = 2.0 / np.array([source.shape[2], source.shape[1]])
+    scaled = matrix.astype(np.float64) * unit[:, None]
+    scaled[:, :, 2] += boxes[:, :2] * unit - 1.0
+    across, down, start = _columns(scaled, source.device)
+    x = torch.arange(width, device=source.device).view(1, 1, -1, 1) + 0.5
+    y = torch.arange(height, device=source.device).view(1, -1, 1, 1) + 0.5
+    grid = (x * across + start) + y * down  # (N, H, W, 2)
     if edge:
-        part = corner[..., 2:] - corner[..., :2]
-        places = torch.minimum(places.clamp_min(0.5), part - 0.5)
-    grid = ((places + corner[..., :2]) * (2 / size) - 1).view(-1, height, width, 2)
+        half = 0.5 * unit
+        limits = np.stack([boxes[:, :2] * unit - 1 + half, boxes[:, 2:] * unit - 1 - half], axis=-1)
+        low, high = _columns(limits, source.device)
+        grid = torch.minimum(torch.maximum(grid, low), high)
     planes = source.permute(0, 3, 1, 2).float()
     sampled = F.grid_sample(planes, grid, mode="bilinear", align_corners=False)
     return to_uint8(sampled).permute(0, 2, 3, 1).contiguous()
+
+
+def _columns(values: NDArray[np.float64], device: torch.device) -> tuple[torch.Tensor, ...]:
+    """Split (N, 2, K) into K tensors (N, 1, 1, 2)."""
+    columns = torch.from_numpy(values.astype(np.float32)).to(device)
+    return columns[:, None, None].unbind(dim=-1)
