@@ -144,7 +144,7 @@ def _figures(document: Document, run_dir: Path) -> dict[str, Leaf]:
 
 
 def _leaves(node: JsonValue, path: str = "") -> Iterator[tuple[str, Leaf]]:
-    """Yield the values of nested data by dotted path; items of a list by their name where they have one."""
+    """Yield the leaves of nested data by dotted path; named items of a list by their name."""
     match node:
         case dict():
             for key, value in node.items():

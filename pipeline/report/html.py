@@ -2,8 +2,8 @@
 
     element("p", "5 < 6", class_="note")   ->  <p class="note">5 &lt; 6</p>
 
-A `str` is text and is escaped; only what `element` returned is markup. Joining markup with `+` or an
-f-string gives a `str`, which is escaped: the mistake shows on the page and lets nothing in.
+A `str` is text and is escaped; only what `element` returned is markup. Joining markup with `+` or
+an f-string gives a `str`, which is escaped: the mistake shows on the page and lets nothing in.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def escape(text: str) -> Html:
 
 
 def element(tag: str, /, *children: Child, **attributes: Attribute) -> Html:
-    """Return one element; ``class_`` stands for ``class``, ``stroke_width`` for ``stroke-width``."""
+    """Return one element; ``class_`` stands for ``class``, ``font_size`` for ``font-size``."""
     opened = tag + "".join(_attribute(key, value) for key, value in attributes.items())
     if tag in _EMPTY:
         return Html(f"<{opened}>")

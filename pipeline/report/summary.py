@@ -124,9 +124,7 @@ def draw_environment(document: Document) -> Html:
     nested = [
         fragment(
             element("h3", _title(key)),
-            draw_rows(
-                _title(key), ("name", "value"), [(name, text) for name, text in _flat(value)]
-            ),
+            draw_rows(_title(key), ("name", "value"), _flat_rows(value)),
         )
         for key, value in document.environment.items()
         if isinstance(value, dict)
@@ -161,6 +159,14 @@ def _gate(gate: StageGate) -> Html:
         element("p", gate.message, class_="message") if gate.message else None,
         class_=state,
     )  # fmt: skip
+
+
+def _flat_rows(value: JsonValue) -> list[tuple[Cell, ...]]:
+    """Return a nested part as names and texts: its numbers have nothing in common to align by."""
+    shown = ((name, cell) for name, cell in _flat(value))
+    return [
+        (n, figure(c) if isinstance(c, float) else None if c is None else str(c)) for n, c in shown
+    ]
 
 
 def _flat(value: JsonValue, prefix: str = "") -> Iterator[tuple[str, Cell]]:

@@ -24,7 +24,7 @@ from pipeline.report.html import Html, coordinate, element, fragment
 MOST_POINTS = 300
 MOST_DOTS = 40
 MOST_LABELS = 6
-LABEL_PX = 150
+LABEL_PX = 190
 
 Point = tuple[float, float]
 

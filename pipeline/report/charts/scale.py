@@ -45,8 +45,9 @@ def drawable(value: float) -> bool:
 
 def linear(values: Iterable[float], *, tight: bool = False, count: int = 5) -> Scale:
     """Return a scale over the values; unless `tight`, it reaches to the next round numbers."""
-    low, high = _bounds([v for v in values if drawable(v)])
-    ticks = round_ticks(low, high, count)
+    known = [v for v in values if drawable(v)]
+    low, high = _bounds(known)
+    ticks = round_ticks(low, high, count, whole=all(v == round(v) for v in known))
     if tight:
         step = ticks[1] - ticks[0]
         inside = tuple(t for t in ticks if low - step * 1e-9 <= t <= high + step * 1e-9)
@@ -69,9 +70,13 @@ def logarithmic(values: Iterable[float]) -> Scale:
     return Scale(start, stop, 0, 1, tuple(inside), log=True)
 
 
-def round_ticks(low: float, high: float, count: int = 5) -> tuple[float, ...]:
-    """Return about `count` round numbers that enclose the range."""
+def round_ticks(
+    low: float, high: float, count: int = 5, *, whole: bool = False
+) -> tuple[float, ...]:
+    """Return about `count` round numbers that enclose the range, `whole` ones if asked to."""
     step = _round_step((high - low) / max(1, count - 1))
+    if whole and step != round(step):
+        step = math.ceil(step)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     last = max(last, first + 1)
     decimals = max(0, -math.floor(math.log10(step)))
@@ -82,7 +87,7 @@ def tick_labels(ticks: tuple[float, ...]) -> tuple[str, ...]:
     """Return ticks as text with the decimals that tell neighbours apart."""
     size = max((abs(tick) for tick in ticks), default=0.0)
     if size >= 1e15 or (size and size < 1e-3):
-        return tuple(figure(tick, 3) for tick in ticks)
+        return tuple(figure(tick, 6) for tick in ticks)
     for factor, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if size >= 10 * factor:
             return tuple(figure(t / factor, 6) + (suffix if t else "") for t in ticks)

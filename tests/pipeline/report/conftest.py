@@ -47,19 +47,41 @@ def augment_section(folder: Path) -> Section:
         blocks=(
             Facts(
                 title="Data card",
-                items=(("samples", 1797), ("classes", 10), ("size", "32 × 32 × 1"), ("damaged", 0),
-                       ("train", 1258), ("eval", 359), ("calibration", 180), ("mean", 0.3053),
-                       ("backend", "dali-cpu"), ("loader alone", "21,400 img/s")),
-            ),  # fmt: skip
-            BarChart(title="Samples in each class", names=DIGITS, values=counts, caption="Even: no class weights."),
+                items=(
+                    ("samples", 1797),
+                    ("classes", 10),
+                    ("size", "32 x 32 x 1"),
+                    ("damaged", 0),
+                    ("train", 1258),
+                    ("eval", 359),
+                    ("calibration", 180),
+                    ("mean", 0.3053),
+                    ("backend", "dali-cpu"),
+                    ("loader alone", "21,400 img/s"),
+                ),
+            ),
+            BarChart(
+                title="Samples in each class",
+                names=DIGITS,
+                values=counts,
+                caption="Even: no class weights.",
+            ),
             Gallery(
                 title="Augmented samples",
-                pictures=(Picture(path="grid.png", caption="Eight augmented forms of one sample a class."),),
+                pictures=(
+                    Picture(
+                        path="grid.png", caption="Eight augmented forms of one sample a class."
+                    ),
+                ),
             ),
-            Gallery(title="Most confused", pictures=tuple(
-                Picture(path="three.png", caption=f"{i} taken for {i + 1}") for i in range(4))),
+            Gallery(
+                title="Most confused",
+                pictures=tuple(
+                    Picture(path="three.png", caption=f"{i} taken for {i + 1}") for i in range(4)
+                ),
+            ),
         ),
-    )  # fmt: skip
+    )
 
 
 def train_section() -> Section:
@@ -78,20 +100,59 @@ def train_section() -> Section:
         title="Training",
         summary="resnet18 in bf16, eight epochs; the exponential average of the weights was kept.",
         blocks=(
-            Note(text="AMP agrees with fp32 on the first batch: largest difference 0.4 %.", level="good"),
-            Facts(title="Result", items=(("top-1", 0.975), ("epochs", 8), ("img/s", 3912.4), ("input stall", "3.1 %"),
-                                         ("parameters", 11_181_642), ("time", "48.2 s"))),
-            LineChart(title="Loss", x_label="step", y_label="cross entropy (log scale)", log_y=True,
-                      series=(Series(name="train", x=steps, y=loss),
-                              Series(name="eval", x=tuple(110 * e for e in epochs), y=(0.93, 0.42, 0.28, 0.19, 0.15, 0.12, 0.11, 0.105)))),
-            LineChart(title="Accuracy", x_label="epoch", y_label="top-1 (%)", caption="The target of 97 % was met in epoch 7.",
-                      series=(Series(name="train", x=epochs, y=tuple(100 * v for v in train)),
-                              Series(name="eval", x=epochs, y=tuple(100 * v for v in held_out)),
-                              Series(name="eval, averaged weights", x=epochs, y=tuple(100 * v + 0.3 for v in held_out)))),
-            Matrix(title="Confusion", row_label="true", column_label="predicted", names=DIGITS,
-                   values=tuple(tuple(int(v) for v in row) for row in random_matrix)),
+            Note(
+                text="AMP agrees with fp32 on the first batch: largest difference 0.4 %.",
+                level="good",
+            ),
+            Facts(
+                title="Result",
+                items=(
+                    ("top-1", 0.975),
+                    ("epochs", 8),
+                    ("img/s", 3912.4),
+                    ("input stall", "3.1 %"),
+                    ("parameters", 11_181_642),
+                    ("time", "48.2 s"),
+                ),
+            ),
+            LineChart(
+                title="Loss",
+                x_label="step",
+                y_label="cross entropy (log scale)",
+                log_y=True,
+                series=(
+                    Series(name="train", x=steps, y=loss),
+                    Series(
+                        name="eval",
+                        x=tuple(110 * e for e in epochs),
+                        y=(0.93, 0.42, 0.28, 0.19, 0.15, 0.12, 0.11, 0.105),
+                    ),
+                ),
+            ),
+            LineChart(
+                title="Accuracy",
+                x_label="epoch",
+                y_label="top-1 (%)",
+                caption="The target of 97 % was met in epoch 7.",
+                series=(
+                    Series(name="train", x=epochs, y=tuple(100 * v for v in train)),
+                    Series(name="eval", x=epochs, y=tuple(100 * v for v in held_out)),
+                    Series(
+                        name="eval, averaged weights",
+                        x=epochs,
+                        y=tuple(100 * v + 0.3 for v in held_out),
+                    ),
+                ),
+            ),
+            Matrix(
+                title="Confusion",
+                row_label="true",
+                column_label="predicted",
+                names=DIGITS,
+                values=tuple(tuple(int(v) for v in row) for row in random_matrix),
+            ),
         ),
-    )  # fmt: skip
+    )
 
 
 def export_section() -> Section:
@@ -125,40 +186,80 @@ def export_section() -> Section:
             True,
         ),
     )
-    columns = ("variant", "backend", "precision", "size (MB)", "top-1", "drop (points)", "agreement",
-               "p50 (ms)", "p99 (ms)", "img/s", "accepted")  # fmt: skip
+    columns = (
+        "variant",
+        "backend",
+        "precision",
+        "size (MB)",
+        "top-1",
+        "drop (points)",
+        "agreement",
+        "p50 (ms)",
+        "p99 (ms)",
+        "img/s",
+        "accepted",
+    )
     return Section(
         title="Export",
         summary="Every precision on every backend, measured on the same 359 samples.",
         blocks=(
-            Table(title="Precision by backend", columns=columns, rows=rows, highlight=(2,),
-                  caption="The chosen variant is set off. Engines for a GPU were built here and can run on one only."),
-            ScatterChart(title="Accuracy against latency", x_label="p50 latency (ms)", y_label="top-1 (%)", log_x=True,
-                         series=(Series(name="onnxruntime", x=(5.812, 8.21, 2.104), y=(97.5, 97.5, 97.21),
-                                        labels=("fp32", "fp16", "int8")),
-                                 Series(name="openvino", x=(4.4, 1.9), y=(97.5, 97.3), labels=("fp32", "int8")))),
-            Note(text="tensorrt-rtx-fp16 was slower than its parent and was not chosen.", level="warning"),
-            Code(title="Fused layers", text="conv1 + relu  int8\nlayer1.0 + add  int8", folded=True),
+            Table(
+                title="Precision by backend",
+                columns=columns,
+                rows=rows,
+                highlight=(2,),
+                caption="The chosen variant is set off. GPU engines were built and not run.",
+            ),
+            ScatterChart(
+                title="Accuracy against latency",
+                x_label="p50 latency (ms)",
+                y_label="top-1 (%)",
+                log_x=True,
+                series=(
+                    Series(
+                        name="onnxruntime",
+                        x=(5.812, 8.21, 2.104),
+                        y=(97.5, 97.5, 97.21),
+                        labels=("fp32", "fp16", "int8"),
+                    ),
+                    Series(name="openvino", x=(4.4, 1.9), y=(97.5, 97.3), labels=("fp32", "int8")),
+                ),
+            ),
+            Note(
+                text="tensorrt-rtx-fp16 was slower than its parent and was not chosen.",
+                level="warning",
+            ),
+            Code(
+                title="Fused layers", text="conv1 + relu  int8\nlayer1.0 + add  int8", folded=True
+            ),
         ),
-    )  # fmt: skip
+    )
 
 
 def deploy_section() -> Section:
     users = (1.0, 2.0, 4.0, 8.0, 16.0)
     latency = LineChart(
-        title="Latency", x_label="clients", y_label="ms",
-        series=(Series(name="p50", x=users, y=(2.4, 3.1, 5.2, 9.9, 19.4)),
-                Series(name="p95", x=users, y=(2.9, 4.0, 7.1, 13.0, 24.9)),
-                Series(name="p99", x=users, y=(3.3, 4.9, 8.8, 15.2, 29.3))),
-    )  # fmt: skip
+        title="Latency",
+        x_label="clients",
+        y_label="ms",
+        series=(
+            Series(name="p50", x=users, y=(2.4, 3.1, 5.2, 9.9, 19.4)),
+            Series(name="p95", x=users, y=(2.9, 4.0, 7.1, 13.0, 24.9)),
+            Series(name="p99", x=users, y=(3.3, 4.9, 8.8, 15.2, 29.3)),
+        ),
+    )
     return Section(
         title="Serving",
         summary="Verified through a running Triton over HTTP and gRPC, sample by sample.",
         blocks=(
             latency,
-            Code(title="Ask the server", language="python", text='client.infer("digits_pipeline", [image])'),
+            Code(
+                title="Ask the server",
+                language="python",
+                text='client.infer("digits_pipeline", [image])',
+            ),
         ),
-    )  # fmt: skip
+    )
 
 
 def run_json() -> dict[str, object]:
@@ -170,26 +271,87 @@ def run_json() -> dict[str, object]:
     ]
     at, listed = BEGAN, []
     for name, status, seconds in stages:
-        listed.append({"name": name, "uses": name, "status": status, "reason": "the configuration is new",
-                       "started": at, "seconds": seconds, "error": ""})  # fmt: skip
+        listed.append(
+            {
+                "name": name,
+                "uses": name,
+                "status": status,
+                "reason": "the configuration is new",
+                "started": at,
+                "seconds": seconds,
+                "error": "",
+            }
+        )
         at += seconds + 0.3
-    hops = [("train", "fp32", 0.9777), ("train", "bf16", 0.9777), ("export", "onnx fp32", 0.9777),
-            ("export", "onnx fp16", 0.9749), ("export", "onnx int8", 0.9721), ("deploy", "served", 0.9721)]  # fmt: skip
+    hops = [
+        ("train", "fp32", 0.9777),
+        ("train", "bf16", 0.9777),
+        ("export", "onnx fp32", 0.9777),
+        ("export", "onnx fp16", 0.9749),
+        ("export", "onnx int8", 0.9721),
+        ("deploy", "served", 0.9721),
+    ]
     gates = [
         ("train", "target top-1", True, 0.975, 0.97, "", "The target was met in epoch 7."),
-        ("export", "max drop", True, 0.279, 0.5, "points", "onnxruntime-int8 loses 0.28 points against fp32."),
-        ("export", "precision proof", True, 21.0, 21.0, "layers", "Every convolution and matrix product runs in INT8."),
+        (
+            "export",
+            "max drop",
+            True,
+            0.279,
+            0.5,
+            "points",
+            "onnxruntime-int8 loses 0.28 points against fp32.",
+        ),
+        (
+            "export",
+            "precision proof",
+            True,
+            21.0,
+            21.0,
+            "layers",
+            "Every convolution and matrix product runs in INT8.",
+        ),
         ("deploy", "p99", True, 15.2, 20.0, "ms", "At 8 clients; the objective is 20 ms."),
-        ("deploy", "served = offline", True, 0.0, 0.0, "samples", "No sample is answered differently through the wire."),
-        ("chain", "accuracy budget", True, 0.557, 1.0, "points", "fp32 to served loses 0.56 points."),
-    ]  # fmt: skip
+        (
+            "deploy",
+            "served = offline",
+            True,
+            0.0,
+            0.0,
+            "samples",
+            "No sample is answered differently through the wire.",
+        ),
+        (
+            "chain",
+            "accuracy budget",
+            True,
+            0.557,
+            1.0,
+            "points",
+            "fp32 to served loses 0.56 points.",
+        ),
+    ]
     return {
-        "name": "quickstart", "started": BEGAN, "finished": at, "status": "finished", "verdict": "passed",
+        "name": "quickstart",
+        "started": BEGAN,
+        "finished": at,
+        "status": "finished",
+        "verdict": "passed",
         "stages": listed,
-        "gates": [dict(zip(("stage", "name", "passed", "value", "limit", "unit", "message"), g, strict=True)) for g in gates],
+        "gates": [
+            dict(
+                zip(
+                    ("stage", "name", "passed", "value", "limit", "unit", "message"), g, strict=True
+                )
+            )
+            for g in gates
+        ],
         "hops": [{"stage": s, "name": n, "top1": t, "samples": 359} for s, n, t in hops],
-        "commands": ["dlpipe run configs/quickstart.yaml", "dlpipe stage train configs/quickstart.yaml"],
-    }  # fmt: skip
+        "commands": [
+            "dlpipe run configs/quickstart.yaml",
+            "dlpipe stage train configs/quickstart.yaml",
+        ],
+    }
 
 
 def write_run(folder: Path) -> Path:
@@ -207,19 +369,42 @@ def write_run(folder: Path) -> Path:
             }
         }
         (folder / name / "artifact.json").write_text(json.dumps(metrics))
-    config = {"name": "quickstart", "device": "auto", "seed": 0, "max_drop": 1.0, "stages": [
-        {"augment": {"dataset": "digits", "size": 32, "batch_size": 128}},
-        {"train": {"model": "resnet18", "precision": "bf16", "epochs": 8, "target": {"top1": 0.97}}},
-        {"export": {"precisions": ["fp32", "fp16", "int8"], "max_drop": 0.5}},
-        {"deploy": {"backend": "auto", "slo": {"p99_ms": 20.0}}},
-    ]}  # fmt: skip
+    config = {
+        "name": "quickstart",
+        "device": "auto",
+        "seed": 0,
+        "max_drop": 1.0,
+        "stages": [
+            {"augment": {"dataset": "digits", "size": 32, "batch_size": 128}},
+            {
+                "train": {
+                    "model": "resnet18",
+                    "precision": "bf16",
+                    "epochs": 8,
+                    "target": {"top1": 0.97},
+                }
+            },
+            {"export": {"precisions": ["fp32", "fp16", "int8"], "max_drop": 0.5}},
+            {"deploy": {"backend": "auto", "slo": {"p99_ms": 20.0}}},
+        ],
+    }
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     environment = {
-        "dlpipe": "0.1.0", "python": "3.11.7", "platform": "Linux-6.1-x86_64", "git_commit": "5c9e688",
+        "dlpipe": "0.1.0",
+        "python": "3.11.7",
+        "platform": "Linux-6.1-x86_64",
+        "git_commit": "5c9e688",
         "packages": {"torch": "2.14.1", "onnxruntime": "1.31.1", "nvidia-dali-cuda130": "2.4.0"},
-        "hardware": {"cpu": "AMD EPYC 9R14", "cores": 2, "features": ["avx512f", "avx512_vnni"], "memory_gb": 24.9},
-        "device": "cpu", "seed": 0, "command": "dlpipe run configs/quickstart.yaml",
-    }  # fmt: skip
+        "hardware": {
+            "cpu": "AMD EPYC 9R14",
+            "cores": 2,
+            "features": ["avx512f", "avx512_vnni"],
+            "memory_gb": 24.9,
+        },
+        "device": "cpu",
+        "seed": 0,
+        "command": "dlpipe run configs/quickstart.yaml",
+    }
     (folder / "environment.json").write_text(json.dumps(environment))
     (folder / "run.json").write_text(json.dumps(run_json()))
     return folder
