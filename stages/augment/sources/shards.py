@@ -144,9 +144,9 @@ def read_shard(path: Path) -> list[Member]:
 
 def split_name(name: str) -> tuple[str, str]:
     """Return key and ending of a member: split at the first dot of its last part."""
-    folder, _, base = name.rpartition("/")
+    folder, slash, base = name.rpartition("/")
     stem, _, ending = base.partition(".")
-    return (f"{folder}/{stem}" if folder else stem), f".{ending.lower()}"
+    return f"{folder}{slash}{stem}", f".{ending.lower()}"
 
 
 @dataclass(slots=True)

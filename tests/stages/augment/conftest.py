@@ -157,3 +157,9 @@ def make_spec(tmp_path: Path, photos: Path, shards: Path, tiny: Path) -> MakeSpe
         )
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep findings of scans out of the user's cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
