@@ -1,4 +1,4 @@
-"""Arrange: from usable samples to the three splits, and from what they are to the shape handed over."""
+"""Arrange: from usable samples to the three splits, and to the shape that is handed over."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CROP_SHARE = 0.875
 def choose_splits(
     items: Sequence[Item], findings: Sequence[Finding], usable: Sequence[int], config: AugmentConfig
 ) -> dict[str, list[int]]:
-    """Return item indices by split; `calibration` is drawn from `train`, `eval` is apart from both."""
+    """Return item indices by split; `calibration` is a part of `train`, `eval` of neither."""
     parts = {
         part: [i for i in usable if items[i].part == part] for part in ("train", "eval", "any")
     }
@@ -63,7 +63,7 @@ def choose_shape(config: AugmentConfig, findings: Sequence[Finding]) -> tuple[in
 def choose_transforms(
     config: AugmentConfig, findings: Sequence[Finding], height: int, width: int
 ) -> TransformSpec:
-    """Return the configured lists; one that was left out gets a moderate default for the kind of data.
+    """Return the configured lists; one left out gets a moderate default for the data.
 
     Small pictures are turned and shifted a little and never mirrored (a mirrored digit is none);
     photographs are cropped at random and mirrored.

@@ -14,7 +14,7 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """How mixup or cutmix blended a batch: the partner of each sample and the share of its own label."""
+    """How mixup or cutmix blended a batch: each sample's partner and the share of its own label."""
 
     partner: torch.Tensor  # (N,) int64, a permutation of the batch
     weight: torch.Tensor  # (N,) float32 in 0..1, the share of the sample's own label
@@ -22,7 +22,7 @@ class Mix:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Images as they leave the loader (uint8, normalized later inside the model) and their labels."""
+    """Images as they leave the loader (uint8; the model normalizes) and their labels."""
 
     images: torch.Tensor  # (N, H, W, C) uint8
     targets: torch.Tensor  # (N,) int64
@@ -53,7 +53,7 @@ class Loader(Protocol):
         ...
 
     def load_state_dict(self, state: Mapping[str, str | int]) -> None:
-        """Go back to a position; the batches that follow are bit-equal to those that followed then."""
+        """Go back to a position; what follows is bit-equal to what followed then."""
         ...
 
     def close(self) -> None:

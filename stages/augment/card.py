@@ -64,7 +64,7 @@ class DataCard:
                 self.classes[int(pick(self.counts["train"]))] for pick in (np.argmax, np.argmin)
             )
             said.append(
-                f"class {largest} has {self.imbalance:.0f} times the training images of {smallest}; "
+                f"class {largest} has {self.imbalance:.0f} times the images of {smallest}; "
                 "top-1 accuracy will say little about the small classes."
             )
         return tuple(said)

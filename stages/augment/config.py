@@ -35,14 +35,14 @@ class FolderDataset(StageConfig):
     folder: str = Field(min_length=1)
     """``root/class/*.jpg|png|...``, or ``root/train/class/*`` with ``root/val/class/*``."""
     eval: str = ""
-    """A folder of eval images laid out by class; empty: found in the folder, or split off by seed."""
+    """A folder of eval images laid out by class; empty: found in the folder, or split off."""
 
 
 class IdxDataset(StageConfig):
     """Images in the idx files of MNIST and its successors."""
 
     idx: str = Field(min_length=1)
-    """The folder with ``train-images-idx3-ubyte.gz``, ``train-labels-idx1-ubyte.gz`` and the ``t10k`` pair."""
+    """The folder with ``train-images-idx3-ubyte.gz``, its labels, and the ``t10k`` pair."""
     classes: Annotated[tuple[str, ...], Field(strict=False)] = ()
     """Names for labels 0, 1, ...; empty: the numbers themselves."""
 
@@ -131,8 +131,8 @@ def _same_each_time(operations: tuple[Operation, ...]) -> tuple[Operation, ...]:
     for operation in operations:
         if is_random(operation):
             raise ValueError(
-                f"{type(operation).__name__} is random as it stands, and eval has to give the same pixels "
-                "each time. Fix its options, or move it to train."
+                f"{type(operation).__name__} is random as it stands, and eval has to give the "
+                "same pixels each time. Fix its options, or move it to train."
             )
     return operations
 
@@ -155,7 +155,7 @@ class AugmentConfig(StageConfig):
     dataset: Dataset
     """``digits``, or a mapping with one of ``folder``, ``idx``, ``webdataset``."""
     size: Size = "auto"
-    """Side, or [height, width], of the images handed over; auto: their own size if all are alike and
+    """Side, or [height, width], of the images handed over; auto: their own if all are alike and
     at most 64 pixels, else 224."""
     channels: Literal["auto", 1, 3] = "auto"
     """1 for grey, 3 for RGB; auto: 1 if every image is grey."""
@@ -164,13 +164,13 @@ class AugmentConfig(StageConfig):
     backend: str = "auto"
     """``auto``, ``dali-gpu``, ``dali-cpu``, ``torchvision`` or ``array``."""
     train: Operations | None = None
-    """Operations on training images; left out: a moderate choice for the kind of data, see the report."""
+    """Operations on training images; left out: a moderate choice, see the report."""
     eval: EvalOperations | None = None
     """Operations on eval, calibration and served images; left out: resize and crop the middle."""
     calibration: CalibrationConfig = CalibrationConfig()
     """The split that INT8 ranges are measured on."""
     on_error: Literal["skip", "fail"] = "skip"
-    """What a damaged image does: ``skip`` names it in the report and leaves it out, ``fail`` stops."""
+    """What a damaged image does: ``skip`` leaves it out and names it, ``fail`` stops."""
     eval_share: float = Field(default=0.2, gt=0.0, lt=1.0)
     """Share of each class that is held out where the data set has no eval part of its own."""
     split_seed: int = Field(default=0, ge=0, lt=2**32)
@@ -189,7 +189,7 @@ class AugmentConfig(StageConfig):
             )
         if any(op != given[0] for op in given):
             raise ValueError(
-                "normalize has other values in train than in eval; the model has one normalization. "
+                "normalize has other values in train than in eval; the model has one. "
                 "Give both the same."
             )
         return self

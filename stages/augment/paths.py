@@ -20,7 +20,7 @@ def user_path(text: str) -> Path:
 
 
 def expand_shards(pattern: str) -> list[Path]:
-    """Return the files a pattern names: ``a-{000..009}.tar``, ``{a,b}.tar``, ``a-*.tar`` or one path.
+    """Return the files that ``a-{000..009}.tar``, ``{a,b}.tar``, ``a-*.tar`` or one path names.
 
     Names from braces are returned whether or not the files exist; a ``*`` returns what is there.
 
@@ -52,7 +52,7 @@ def _options(piece: str) -> list[str]:
 
 
 def missing(path: Path) -> str:
-    """Return one sentence on a path that is not there: how far it is, and the nearest existing name."""
+    """Say of a path that is not there how far it is, and what the nearest existing name is."""
     parent = path
     while not parent.exists() and parent != parent.parent:
         path, parent = parent, parent.parent

@@ -28,10 +28,10 @@ class Damaged:
 def set_aside(
     source: Source, findings: Sequence[Finding], on_error: Literal["skip", "fail"], ctx: Context
 ) -> tuple[list[int], tuple[Damaged, ...]]:
-    """Return the indices of usable samples and the damaged ones, which are listed in ``damaged.json``.
+    """Return the indices of usable samples, and the damaged ones, as in ``damaged.json``.
 
     Raises:
-        DataError: there are damaged samples and `on_error` is ``fail``, or a class has no usable one left.
+        DataError: samples are damaged and `on_error` is ``fail``, or a class has none left.
     """
     usable = [index for index, finding in enumerate(findings) if not finding.problem]
     damaged = tuple(
@@ -46,8 +46,8 @@ def set_aside(
         more = f"; and {len(damaged) - _NAMED} more" if len(damaged) > _NAMED else ""
         if on_error == "fail":
             raise DataError(
-                f"{source.name}: {len(damaged)} of {len(source.items)} images cannot be used: {told}{more}. "
-                "Mend or remove them, or set on_error: skip to leave them out."
+                f"{source.name}: {len(damaged)} of {len(source.items)} images cannot be used: "
+                f"{told}{more}. Mend or remove them, or set on_error: skip to leave them out."
             )
         ctx.events.warning(
             f"{source.name}: {len(damaged)} of {len(source.items)} images are left out "
@@ -60,8 +60,8 @@ def set_aside(
 def _check_classes(source: Source, usable: Sequence[int]) -> None:
     if len(source.classes) < 2:
         raise DataError(
-            f"{source.name}: {len(source.classes)} class ({', '.join(source.classes)}); a classifier "
-            "needs at least 2. Put the images of each class into a folder of its own."
+            f"{source.name}: {len(source.classes)} class ({', '.join(source.classes)}); a "
+            "classifier needs at least 2. Put the images of each class into a folder of its own."
         )
     trained = Counter(
         source.items[index].label for index in usable if source.items[index].part != "eval"
@@ -69,8 +69,8 @@ def _check_classes(source: Source, usable: Sequence[int]) -> None:
     empty = [name for label, name in enumerate(source.classes) if not trained[label]]
     if empty:
         raise DataError(
-            f"{source.name}: no usable training image in {len(empty)} class(es): {', '.join(empty[:_NAMED])}. "
-            "Add images, or remove the empty class."
+            f"{source.name}: no usable training image in {len(empty)} class(es): "
+            f"{', '.join(empty[:_NAMED])}. Add images, or remove the empty class."
         )
     if any(item.part == "eval" for item in source.items) and not any(
         source.items[index].part == "eval" for index in usable

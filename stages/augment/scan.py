@@ -1,6 +1,6 @@
-"""Scan: every image file is read, checked and decoded once, and what was found is kept for the next run.
+"""Scan: every image file is read, checked and decoded once; findings are kept for the next run.
 
-DALI stops at a damaged file, sometimes without naming it, and has no way to skip one. So they are found before.
+DALI stops at a damaged file, sometimes without naming it, and cannot skip it: all are found first.
 """
 
 from __future__ import annotations
@@ -107,9 +107,7 @@ def check_image(data: bytes) -> Finding:
         return Finding(sha256=digest, problem=f"has more than {MAX_PIXELS:,} pixels")
     except _DECODE_ERRORS as error:
         return Finding(sha256=digest, problem=f"cannot be decoded: {error}")
-    return Finding(
-        sha256=digest, width=width, height=height, mode=mode, kind=kind, problem=problem
-    )
+    return Finding(sha256=digest, width=width, height=height, mode=mode, kind=kind, problem=problem)
 
 
 def _header_problem(kind: str, mode: str, width: int, height: int) -> str:

@@ -1,4 +1,4 @@
-"""ScanCache: findings of earlier scans, by path, size and time of change; kept below ``~/.cache/dlpipe``."""
+"""ScanCache: findings of earlier scans by path, size and time, below ``~/.cache/dlpipe``."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ScanCache(Generic[T]):
 
     @classmethod
     def load(cls, root: str, finding: type[T]) -> ScanCache[T]:
-        """Read what is known about a data folder; an unreadable or foreign cache counts as empty."""
+        """Read what is known about a data folder; an unreadable cache counts as empty."""
         form: TypeAdapter[tuple[str, dict[str, tuple[Stamp, T]]]] = TypeAdapter(
             tuple[str, dict[str, tuple[Stamp, finding]]]  # type: ignore[valid-type]
         )

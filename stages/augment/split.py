@@ -1,4 +1,4 @@
-"""Split: which samples are held out for eval, and which calibrate; seeded, stratified, disjoint where it matters."""
+"""Split: which samples are held out for eval and which calibrate; seeded and stratified."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def stratified_split(
             bundles[index if groups is None else groups[index]].append(index)
         if len(bundles) < 2:
             raise DataError(
-                f"split: class number {label} has {len(bundles)} distinct image(s), and a split into "
-                "train and eval needs at least 2. Add images, or give an eval folder of its own."
+                f"split: class number {label} has {len(bundles)} distinct image(s), and a "
+                "split into train and eval needs at least 2. Add images, or give a folder for eval."
             )
         wanted = max(1, round(len(members) * share))
         order = np.random.default_rng([seed, label]).permutation(len(bundles))
@@ -73,7 +73,7 @@ def _fill(queue: Sequence[Sequence[int]], wanted: int) -> int:
 
 
 def _apportion(sizes: Sequence[int], total: int) -> list[int]:
-    """Share out `total` in proportion to sizes (largest remainder), one each first where it suffices."""
+    """Share out `total` in proportion to sizes, by largest remainder; one each if it suffices."""
     total = min(total, sum(sizes))
     floor = 1 if total >= len(sizes) else 0
     ideal = [total * size / sum(sizes) for size in sizes]

@@ -1,4 +1,4 @@
-"""Augment: the stage that makes a labelled data set ready: checked, split, described, and open to loaders."""
+"""Augment: the stage that checks, splits and describes a labelled data set for all later ones."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Augment:
         return problems
 
     def fingerprint(self, device: Device) -> Mapping[str, str]:
-        """Return the state of the data set's files and the versions of the packages that read them."""
+        """Return the state of the data set's files and the versions of what reads them."""
         return {"data": data_state(self.config.dataset), **vendor_versions()}
 
     def run(self, ctx: Context) -> DataSpec:

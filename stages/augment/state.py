@@ -1,4 +1,4 @@
-"""State: whether the data set is there, and what would make an earlier result stale. Reads no image."""
+"""State: whether the data set is there, and what would make a result stale; reads no image."""
 
 from __future__ import annotations
 

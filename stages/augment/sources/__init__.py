@@ -47,7 +47,7 @@ class Finding:
 
 
 class Source(Protocol):
-    """A data set that lists its samples, looks at each, and writes a manifest for any choice of them."""
+    """A data set that lists its samples, looks at each, and writes manifests."""
 
     @property
     def name(self) -> str:

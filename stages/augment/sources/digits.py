@@ -17,7 +17,7 @@ _WHITE = 16
 
 
 def write_digits(folder: Path, seed: int) -> None:
-    """Write ``train/<digit>/*.png`` and ``eval/<digit>/*.png`` into `folder`, unless they are there."""
+    """Write ``train/<digit>/*.png`` and ``eval/<digit>/*.png`` into `folder`, once."""
     if folder.exists():
         return
     from sklearn.datasets import load_digits  # heavy, and needed by this source alone

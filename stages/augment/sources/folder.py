@@ -62,8 +62,8 @@ def open_folder(root: Path, eval_root: Path | None = None, *, name: str = "") ->
         unknown = sorted(set(found) - set(classes))
         if unknown:
             raise DataError(
-                f"{parts[part]}: class folders {', '.join(unknown[:5])} are not among the training classes "
-                f"({', '.join(classes[:10])}). Every eval class must have training images."
+                f"{parts[part]}: class folders {', '.join(unknown[:5])} are not among the training "
+                f"classes ({', '.join(classes[:10])}). Every eval class must have training images."
             )
     items: list[Item] = []
     files: list[Path] = []
@@ -78,7 +78,8 @@ def open_folder(root: Path, eval_root: Path | None = None, *, name: str = "") ->
                 files.append(path)
     if not files:
         raise DataError(
-            f"{root}: no image in it. Images are files that end in {', '.join(ENDINGS)}, in class folders."
+            f"{root}: no image in it. Images are files in class folders that end in "
+            f"{', '.join(ENDINGS)}."
         )
     return FolderSource(
         name=name or root.name, root=root, classes=classes, items=tuple(items), files=tuple(files),
@@ -107,7 +108,7 @@ def _class_names(folder: Path) -> tuple[str, ...]:
     names = tuple(e.name for e in _list(folder) if e.is_dir() and not e.name.startswith("."))
     if not names:
         raise DataError(
-            f"{folder}: no class folder in it. A data set is one sub-folder a class with images in it, "
+            f"{folder}: no class folder in it. A data set is one sub-folder a class with images, "
             "for instance cat/001.jpg and dog/001.jpg."
         )
     return names
@@ -118,12 +119,13 @@ def _list(folder: Path) -> list[Path]:
         return sorted(folder.iterdir())
     except OSError as error:
         raise DataError(
-            f"{folder}: the data folder cannot be read ({error.strerror}). Mend the path or its permissions."
+            f"{folder}: the data folder cannot be read ({error.strerror}). "
+            "Mend the path or its permissions."
         ) from error
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Yield what is below a class folder in a fixed order; links to folders are yielded, not followed."""
+    """Yield what is below a class folder in a fixed order; links to folders are not followed."""
     if not folder.exists():
         return
     for path in _list(folder):

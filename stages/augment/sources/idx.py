@@ -2,8 +2,8 @@
 
     train-images-idx3-ubyte.gz   train-labels-idx1-ubyte.gz   t10k-images-...   t10k-labels-...
 
-An idx file is two zero bytes, the element type, the number of axes, each axis as a big-endian uint32,
-and the elements.
+An idx file is two zero bytes, the element type, the number of axes, each axis as a big-endian
+uint32, and the elements.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ def open_idx(folder: Path, classes: Sequence[str] = ()) -> IdxSource:
         pictures, numbers = _read_pair(folder, prefix)
         if images and pictures.shape[1:] != images[0].shape[1:]:
             raise DataError(
-                f"{folder}: {prefix} images have the shape {pictures.shape[1:]} and the train images "
-                f"{images[0].shape[1:]}. Both parts must have the same."
+                f"{folder}: {prefix} images have the shape {pictures.shape[1:]} and the train "
+                f"images {images[0].shape[1:]}. Both parts must have the same."
             )
         images.append(pictures)
         labels += numbers
@@ -100,8 +100,8 @@ def open_idx(folder: Path, classes: Sequence[str] = ()) -> IdxSource:
     names = tuple(classes) or tuple(str(label) for label in range(max(labels) + 1))
     if max(labels) >= len(names):
         raise DataError(
-            f"{folder}: there is a label {max(labels)}, and dataset.classes names {len(names)} classes. "
-            f"Name {max(labels) + 1}, or leave classes out."
+            f"{folder}: there is a label {max(labels)}, and dataset.classes names {len(names)} "
+            f"classes. Name {max(labels) + 1}, or leave classes out."
         )
     return IdxSource(
         name=folder.name, classes=names, items=tuple(items), images=np.concatenate(images)
@@ -155,8 +155,8 @@ def _read_pair(folder: Path, prefix: str) -> tuple[NDArray[np.uint8], list[int]]
     images, labels = (read_idx(path) for path in paths.values() if path is not None)
     if (images.ndim == 4 and images.shape[3] not in (1, 3)) or images.ndim < 3:
         raise DataError(
-            f"{paths['images-idx3']}: shape {images.shape}; allowed is (N, H, W), or (N, H, W, C) with "
-            "1 or 3 channels."
+            f"{paths['images-idx3']}: shape {images.shape}; allowed is (N, H, W), or (N, H, W, C) "
+            "with 1 or 3 channels."
         )
     if labels.ndim != 1 or len(labels) != len(images):
         raise DataError(

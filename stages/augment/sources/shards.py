@@ -1,4 +1,4 @@
-"""Shards: WebDataset tar files, in which ``key.jpg`` and ``key.cls`` make one sample; never unpacked."""
+"""Shards: WebDataset tars, in which ``key.jpg`` and ``key.cls`` make a sample; never unpacked."""
 
 from __future__ import annotations
 
@@ -106,15 +106,16 @@ def open_shards(
         for member in scanned[path]:
             if first.setdefault(member.key, path) != path:
                 raise DataError(
-                    f"{path}: the key {member.key!r} stands in {first[member.key]} too. Keys must be "
-                    "unique over all shards; write the shards with other keys."
+                    f"{path}: the key {member.key!r} stands in {first[member.key]} too. Keys must "
+                    "be unique over all shards; write the shards with other keys."
                 )
             label = spellings.index(member.label) if member.label in spellings else -1
             items.append(Item(f"{path.name}: {member.key}", label, part))
             samples.append((member.key, path, member.finding))
     return ShardSource(
         name=name, classes=tuple(classes) or spellings, items=tuple(items),
-        findings=tuple(finding for _, _, finding in samples), keys=tuple(key for key, _, _ in samples),
+        findings=tuple(finding for _, _, finding in samples),
+        keys=tuple(key for key, _, _ in samples),
         shards=tuple(path for _, path, _ in samples), spellings=spellings,
     )  # fmt: skip
 
@@ -220,7 +221,7 @@ def _scan(paths: Sequence[Path], ctx: Context) -> dict[Path, list[Member]]:
 
 
 def _spellings(shards: Iterable[Sequence[Member]], classes: Sequence[str]) -> tuple[str, ...]:
-    """Return what ``.cls`` members say, by label: numbers in their order, words in the alphabet's."""
+    """Return what ``.cls`` members say, by label: numbers and words in order."""
     said = {member.label for members in shards for member in members if member.label}
     if not said:
         raise DataError(
@@ -233,7 +234,7 @@ def _spellings(shards: Iterable[Sequence[Member]], classes: Sequence[str]) -> tu
     unknown = sorted(said - set(allowed))
     if unknown:
         raise DataError(
-            f"the shards hold the label {unknown[0]!r}, and dataset.classes names {len(classes)} classes: "
+            f"the shards hold the label {unknown[0]!r}, and dataset.classes names {len(classes)}: "
             f"{', '.join(classes[:10])}. Name them all, or leave classes out."
         )
     return allowed

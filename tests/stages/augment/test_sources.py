@@ -111,8 +111,8 @@ def test_hostile_and_damaged_members_are_named_and_left_out(tmp_path: Path, jpeg
     shard = write_tar(tmp_path / "a.tar", [
         ("good1.jpg", image), ("good1.cls", b"cat"), ("good2.cls", b"dog"), ("good2.jpg", image),
         ("../out.jpg", image), ("../out.cls", b"cat"), ("/abs.jpg", image), ("/abs.cls", b"cat"),
-        ("broken.jpg", image[:99]), ("broken.cls", b"cat"), ("lost.jpg", image), ("only.cls", b"cat"),
-        ("long.cls", b"x" * 5000), ("long.jpg", image),
+        ("broken.jpg", image[:99]), ("broken.cls", b"cat"), ("lost.jpg", image),
+        ("only.cls", b"cat"), ("long.cls", b"x" * 5000), ("long.jpg", image),
     ])  # fmt: skip
     with tarfile.open(shard, "a") as tar:
         link = tarfile.TarInfo("link.jpg")
