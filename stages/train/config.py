@@ -110,7 +110,7 @@ class TrainConfig(StageConfig):
     schedule: ScheduleConfig = ScheduleConfig()
     """How the learning rate moves."""
     ema: EmaConfig | Literal[False] = EmaConfig()
-    """A moving average of the weights; ``off`` for none."""
+    """A moving average of the weights; ``false`` for none."""
     weights: Literal["best", "last", "ema"] = "best"
     """What is exported: the ``best`` of model and average over all epochs, the ``last`` step's,
     or the average (``ema``) at the last step."""
@@ -143,7 +143,7 @@ class TrainConfig(StageConfig):
     def _parts_agree(self) -> Self:
         if self.weights == "ema" and self.ema is False:
             raise ValueError(
-                "weights: 'ema' needs the moving average, and ema is off. Set ema: {decay: 0.999}, "
+                "weights: 'ema' needs the moving average, and ema is false. Set ema: {}, "
                 "or use weights: 'best' or 'last'."
             )
         if self.schedule.warmup_epochs > self.epochs:

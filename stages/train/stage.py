@@ -16,7 +16,7 @@ from pipeline.device import Device
 from pipeline.errors import Problem
 from pipeline.files import sha256_file
 from stages.train.config import TrainConfig
-from stages.train.models.names import model_problem
+from stages.train.models.names import model_problem, optimizer_problem
 
 
 class Train:
@@ -35,6 +35,8 @@ class Train:
         problems = []
         if message := model_problem(self.config.model):
             problems.append(Problem(path="model", message=message))
+        if message := optimizer_problem(self.config.optimizer.name):
+            problems.append(Problem(path="optimizer.name", message=message))
         path = self.config.pretrained
         if path and not Path(path).is_file():
             message = f"'{path}' is no file. Give the path of a .safetensors file, or false."

@@ -1,4 +1,4 @@
-"""Names of timm's models, read from its sources: importing timm takes seconds, this does not."""
+"""Names of timm's models and optimizers, read from its sources: importing it takes seconds."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from pathlib import Path
 from pipeline.backend import is_installed
 from pipeline.errors import nearest
 
+_QUOTED = re.compile(r"""["']([a-z0-9]+)["']""")
 _ENTRY = re.compile(r"^@register_model\s*\ndef (\w+)\(", re.MULTILINE)
 
 
 @cache
 def timm_names() -> frozenset[str]:
     """Return the name of every model that the installed timm registers itself."""
+    texts = _sources("models/*.py")
+    return frozenset(name for text in texts for name in _ENTRY.findall(text))
+
+
+def _sources(pattern: str) -> list[str]:
     spec = find_spec("timm")
-    folders = (
-        [Path(folder) / "models" for folder in (spec.submodule_search_locations or ())]
-        if spec
-        else []
-    )
-    files = [file for folder in folders for file in folder.glob("*.py")]
-    return frozenset(name for file in files for name in _ENTRY.findall(file.read_text("utf-8")))
+    folders = (spec.submodule_search_locations or ()) if spec else ()
+    return [file.read_text("utf-8") for folder in folders for file in Path(folder).glob(pattern)]
 
 
 def model_problem(model: str) -> str:
@@ -44,6 +45,21 @@ def model_problem(model: str) -> str:
     return (
         f"'{model}' is no model of timm. Allowed: one of its {len(names)} names, or your own "
         f"factory as 'package.module:function'.{nearest(model, names)}"
+    )
+
+
+def optimizer_problem(name: str) -> str:
+    """Say whether timm has certainly no such optimizer; ``""``: it may have it.
+
+    Its table names some optimizers in passing, so that only all quoted words are sure to hold them
+    all; the few words that are none are refused when the optimizer is built.
+    """
+    words = {word for text in _sources("optim/_optim_factory.py") for word in _QUOTED.findall(text)}
+    if name in words or not words:
+        return ""
+    return (
+        f"'{name}' is no optimizer of timm. Allowed: 'adamw', 'sgd', 'lamb', 'lion' and the "
+        f"others of timm.optim.list_optimizers().{nearest(name, words)}"
     )
 
 

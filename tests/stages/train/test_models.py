@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+from timm.optim import list_optimizers
 from torchvision.transforms.v2.functional import normalize
 
 from pipeline.errors import ConfigError
 from stages.train.models.classifier import ImageClassifier
 from stages.train.models.factory import build_model
-from stages.train.models.names import model_problem, timm_names
+from stages.train.models.names import model_problem, optimizer_problem, timm_names
 from stages.train.models.stem import has_large_stem
 
 DATA = {
@@ -71,6 +72,10 @@ def test_the_small_stem_keeps_the_resolution():
 
 def test_names_are_read_without_importing_timm_and_are_timms():
     assert timm_names() == set(timm.list_models())
+
+
+def test_no_optimizer_of_timm_is_called_unknown():
+    assert not any(optimizer_problem(str(name)) for name in list_optimizers())
 
 
 @pytest.mark.parametrize(

@@ -40,9 +40,16 @@ def test_checking_a_configuration_imports_no_framework():
 
 
 def test_check_names_every_problem_with_its_place(tmp_path):
-    config = TrainConfig(model="resnet81", pretrained=str(tmp_path / "no.safetensors"))
+    config = TrainConfig.model_validate(
+        {
+            "model": "resnet81",
+            "pretrained": str(tmp_path / "no.safetensors"),
+            "optimizer": {"name": "adamv"},
+        }
+    )
     problems = {problem.path: problem.message for problem in Train(config).check(CPU)}
     assert "Did you mean 'resnet" in problems["model"]
+    assert "Did you mean 'adam" in problems["optimizer.name"]
     assert "is no file" in problems["pretrained"]
 
 
