@@ -47,6 +47,8 @@ class ScheduledLoader:
         self._number = 0
         """Batches of this epoch that were handed over."""
         self._running: Generator[Batch, None, None] | None = None
+        self._begun = False
+        """Whether the running iterator has been asked for a batch."""
 
     def __len__(self) -> int:
         """Return the number of batches of one epoch."""
@@ -56,8 +58,9 @@ class ScheduledLoader:
         """Yield the rest of the current epoch; the next call starts the next one."""
         if self._running is not None:
             self._running.close()
-            if self._number:
+            if self._begun and self._number:
                 self._epoch, self._number = self._epoch + 1, 0
+        self._begun = False
         self._running = self._run_epoch()
         return self._running
 
@@ -100,6 +103,7 @@ class ScheduledLoader:
         }
 
     def _run_epoch(self) -> Generator[Batch, None, None]:
+        self._begun = True
         epoch = self._epoch
         order = self._schedule.order(epoch)
         ahead = iter(range(self._number, len(self)))

@@ -131,6 +131,15 @@ def test_a_loader_that_went_on_can_go_back(make_spec: MakeSpec, backend: str) ->
     assert equal(list(loader), rest)
 
 
+def test_an_iterator_that_was_never_used_takes_nothing_away(make_spec: MakeSpec) -> None:
+    loader = open_train(make_spec(RANDOM))
+    first, second, *_ = list(loader)
+    loader.load_state_dict({**loader.state_dict(), "epoch": 0, "number": 1})
+    iter(loader)
+    assert same(next(iter(loader)), second)
+    assert not same(first, second)
+
+
 @backends
 def test_eval_keeps_manifest_order_and_the_short_batch(make_spec: MakeSpec, backend: str) -> None:
     spec = make_spec(RANDOM, EVAL, backend=backend)

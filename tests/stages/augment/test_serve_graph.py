@@ -24,7 +24,7 @@ EVALS: list[list[object]] = [
     ["resize", "normalize"],
     [{"resize": {"shorter": 40}}, "center_crop"],
     [{"center_crop": {"size": 70}}, {"flip": {"horizontal": 1}}],
-    [{"resize": {"shorter": 37}}, {"center_crop": {"size": 36}}, {"flip": {"horizontal": 0, "vertical": 1}}],
+    [{"resize": {"shorter": 37}}, "center_crop", {"flip": {"horizontal": 0, "vertical": 1}}],
     [{"color_jitter": {"brightness": [1.2, 1.2]}}, {"gaussian_blur": {"sigma": [1, 1]}}],
 ]
 
