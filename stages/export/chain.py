@@ -151,7 +151,9 @@ def fill(
 ) -> Variant:
     """Return the variant with its figures, and its predictions written beside it."""
     if measured is None:
-        note = variant.note or "cannot run on this machine: accuracy and speed were not measured"
+        if not variant.size_bytes:
+            return variant
+        note = "; ".join(filter(None, ["accuracy and speed were not measured", variant.note]))
         return replace(variant, note=note)
     path = ctx.dir / variant.name / "predictions.npz"
     save_predictions(measured.predictions, path)

@@ -68,7 +68,6 @@ def _table(exported: ExportedModel, config: ExportConfig, device: Device) -> Tab
 
 
 def _row(variant: Variant, chosen: str) -> tuple[Cell, ...]:
-    verdict = "chosen" if variant.name == chosen else "accepted" if variant.accepted else "rejected"
     return (
         variant.name,
         round(variant.size_bytes / 1e6, 2) if variant.size_bytes else None,
@@ -79,8 +78,19 @@ def _row(variant: Variant, chosen: str) -> tuple[Cell, ...]:
         _rounded(variant.p99_ms, 1, 3),
         _rounded(variant.images_per_s, 1, 1),
         ", ".join(f"{count} {kind}" for kind, count in sorted(variant.proof.items())) or None,
-        f"{verdict}: {variant.note}" if variant.note else verdict,
+        ": ".join(filter(None, [_standing(variant, chosen), variant.note])),
     )
+
+
+def _standing(variant: Variant, chosen: str) -> str:
+    """Return what became of a variant in a word or two."""
+    if variant.name == chosen:
+        return "chosen"
+    if not variant.size_bytes:
+        return "not built"
+    if not variant.accepted:
+        return "rejected"
+    return "accepted" if variant.top1 is not None else "unjudged"
 
 
 def _rounded(value: float | None, factor: float, digits: int) -> float | None:
