@@ -1,0 +1,154 @@
+"""Loader: images a second from ours, from torchvision and from raw DALI, on the same JPEGs.
+
+python -m benchmarks.loader
+
+Every side reads the same generated photos (500x375, about 93 kB), cuts a random part out, lays it
+onto 224x224 and mirrors half of them. Ours hands over uint8; the normalization that others do in
+the loader is our model's first layer, so one more side does it here too. A second table is about
+small images that are held as one array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from benchmarks.clock import Stopwatch
+from benchmarks.command import conclude, make_parser, print_table, rates, rounds_of
+from benchmarks.loaders import SIZE, Batches, as_levels, normalized
+from benchmarks.loaders.ours import array_spec, open_ours, photo_spec
+from benchmarks.loaders.raw_dali import raw_dali
+from benchmarks.loaders.torchvision_pil import array_batches, photo_batches
+from benchmarks.machine import Watch, num_threads
+from benchmarks.measure import Measured, Side, Turn, take_turns
+from benchmarks.photos import CLASSES, Photo, mean_kilobytes, small_images, write_photos
+
+OURS, OURS_FLOAT, OURS_TORCHVISION = (
+    "ours dali-cpu",
+    "ours dali-cpu + normalize",
+    "ours torchvision",
+)
+PIL, RAW, RAW_UINT8 = "torchvision PIL", "raw DALI float", "raw DALI uint8"
+ARRAY, PER_SAMPLE = "ours array", "torchvision per sample"
+SMALL_SIDE, SMALL_CHANNELS, ARRAY_BATCH = 28, 1, 256
+PREPARED_BATCHES = 4
+"""More than any side prepares ahead: two workers with two batches each."""
+
+TARGETS = {
+    "ours dali-cpu / torchvision PIL": 1.3,
+    "ours dali-cpu / raw DALI uint8": 0.95,
+    "ours array / torchvision per sample": 10.0,
+}
+_CHECKED_BATCHES = 2
+_LEVELS_OFF, _SPREAD_OFF = 6.0, 0.15
+"""How far mean and standard deviation of a few hundred randomly cut photos may lie apart."""
+
+
+def main() -> None:
+    parser = make_parser("loader", __doc__)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    watch, rounds = Watch(), rounds_of(options)
+    batch_size, batches = (16, 2) if options.quick else (64, 12)
+    with TemporaryDirectory(prefix="dlpipe-loader-") as scratch, ExitStack() as stack:
+        folder = Path(scratch) / "photos"
+        photos = write_photos(folder, 64 if options.quick else 256)
+        feeds = open_photo_feeds(folder, photos, batch_size, stack)
+        check_same_work(feeds, (batch_size, SIZE, SIZE, 3))
+        large = take_turns(_sides(feeds, batches), rounds=rounds, unit="img")
+        kilobytes = mean_kilobytes(photos)
+
+        small = open_array_feeds(Path(scratch), 2_000 if options.quick else 20_000, stack)
+        check_same_work(small, (ARRAY_BATCH, SMALL_SIDE, SMALL_SIDE, SMALL_CHANNELS))
+        arrays = take_turns(_sides(small, 2 if options.quick else 12), rounds=rounds, unit="img")
+    print_table(f"photos 500x375, {kilobytes:.0f} kB, to {SIZE}x{SIZE}", large, PIL)
+    print_table(f"small images {SMALL_SIDE}x{SMALL_SIDE}, held in memory", arrays, PER_SAMPLE)
+    notes = [
+        f"{num_threads()} DALI threads or worker processes; 1 thread for small images",
+        "uint8 sides leave the normalization to the model",
+    ]
+    conclude("loader", watch, figures_of(large, arrays), TARGETS, notes)
+
+
+def open_photo_feeds(
+    folder: Path, photos: Sequence[Photo], batch_size: int, stack: ExitStack
+) -> dict[str, Batches]:
+    """Open every loader over the same photos."""
+    threads = num_threads()
+    # First of all, because its workers are forks: they should inherit no other side's threads.
+    pil = photo_batches(folder, batch_size, threads)
+    next(pil)
+    spec = photo_spec(folder, photos, batch_size)
+    return {
+        OURS: stack.enter_context(open_ours(spec, "dali-cpu")),
+        OURS_FLOAT: map(normalized, stack.enter_context(open_ours(spec, "dali-cpu"))),
+        OURS_TORCHVISION: stack.enter_context(open_ours(spec, "torchvision")),
+        PIL: pil,
+        RAW: raw_dali(photos, batch_size, threads, normalize=True),
+        RAW_UINT8: raw_dali(photos, batch_size, threads, normalize=False),
+    }
+
+
+def open_array_feeds(folder: Path, count: int, stack: ExitStack) -> dict[str, Batches]:
+    """Open both loaders of small images; both hand over normalized float32."""
+    images = small_images(0, count, SMALL_SIDE, SMALL_CHANNELS)
+    spec = array_spec(folder, images, ARRAY_BATCH)
+    tensors, labels = torch.from_numpy(images).permute(0, 3, 1, 2), torch.arange(count) % CLASSES
+    return {
+        ARRAY: map(normalized, stack.enter_context(open_ours(spec, "array"))),
+        PER_SAMPLE: array_batches(tensors.contiguous(), labels, ARRAY_BATCH),
+    }
+
+
+def check_same_work(feeds: Mapping[str, Batches], shape: tuple[int, int, int, int]) -> None:
+    """Compare the first batches of all sides: their shape, and how their pixels are distributed.
+
+    Raises:
+        AssertionError: a side hands over something else than the others.
+    """
+    count, height, width, channels = shape
+    found: dict[str, tuple[float, float]] = {}
+    for name, batches in feeds.items():
+        levels = torch.cat([as_levels(next(batches)) for _ in range(_CHECKED_BATCHES)])
+        expected = (_CHECKED_BATCHES * count, channels, height, width)
+        assert levels.shape == expected, f"{name}: {tuple(levels.shape)} instead of {expected}"
+        found[name] = (float(levels.mean()), float(levels.std()))
+    means, deviations = zip(*found.values(), strict=True)
+    assert max(means) - min(means) < _LEVELS_OFF, f"the sides' mean pixels differ: {found}"
+    assert max(deviations) < (1 + _SPREAD_OFF) * min(deviations), f"contrast differs: {found}"
+
+
+def _sides(feeds: Mapping[str, Batches], batches: int) -> list[Side]:
+    return [Side(name, _turn(feed, batches)) for name, feed in feeds.items()]
+
+
+def _turn(feed: Batches, batches: int) -> Callable[[], Turn]:
+    def turn() -> Turn:
+        # What a side has prepared in the background comes out at once: not part of its speed.
+        for _ in range(PREPARED_BATCHES):
+            next(feed)
+        watch = Stopwatch()
+        images = sum(len(next(feed)) for _ in range(batches))
+        return Turn(units=images, wall_s=watch.wall_s, cpu_s=watch.cpu_s)
+
+    return turn
+
+
+def figures_of(photos: Measured, arrays: Measured) -> dict[str, float]:
+    """Return speeds and ratios by name."""
+    figures = {**rates("photos", photos), **rates("arrays", arrays)}
+    pairs = [(OURS, PIL), (OURS, RAW), (OURS, RAW_UINT8), (OURS_FLOAT, PIL), (OURS_FLOAT, RAW),
+             (OURS_TORCHVISION, PIL), (RAW, PIL)]  # fmt: skip
+    for side, other in pairs:
+        figures[f"{side} / {other}"] = photos.ratio(side, other)
+        figures[f"{side} / {other}, cpu"] = photos.ratio(side, other, "cpu")
+    figures[f"{ARRAY} / {PER_SAMPLE}"] = arrays.ratio(ARRAY, PER_SAMPLE)
+    return figures
+
+
+if __name__ == "__main__":
+    main()

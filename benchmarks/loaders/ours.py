@@ -1,0 +1,81 @@
+"""Ours: the loaders that `stages.augment.loader` opens, over a hand-written `DataSpec`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.loaders import CROP_SCALE, MEAN, SIZE, STD, Batches
+from benchmarks.photos import CLASSES, Photo
+from pipeline.artifacts import DataSpec, Split
+from stages.augment.loader import Loader, open_loader
+from stages.augment.spec import TransformSpec
+
+_LISTED = 4
+"""How often an epoch lists each photo."""
+
+
+def photo_spec(folder: Path, photos: Sequence[Photo], batch_size: int) -> DataSpec:
+    """Describe photos as the augment stage would: random resized crop and flip in training."""
+    lines = [
+        json.dumps({"file": str(photo.path.relative_to(folder)), "label": photo.label})
+        for photo in photos
+    ]
+    manifest = folder / "photos.jsonl"
+    manifest.write_text("\n".join(lines * _LISTED) + "\n", encoding="utf-8")
+    split = Split(manifest=manifest, samples=len(lines) * _LISTED)
+    return _spec(folder, "folder", split, (SIZE, SIZE, 3), batch_size)
+
+
+def array_spec(folder: Path, images: NDArray[np.uint8], batch_size: int) -> DataSpec:
+    """Describe images that are held as one array (N, H, W, C)."""
+    np.save(folder / "images.npy", images)
+    np.save(folder / "labels.npy", np.arange(len(images)) % CLASSES)
+    manifest = folder / "arrays.json"
+    manifest.write_text(json.dumps({"images": "images.npy", "labels": "labels.npy"}))
+    split = Split(manifest=manifest, samples=len(images))
+    height, width, channels = images.shape[1:]
+    return _spec(folder, "array", split, (height, width, channels), batch_size)
+
+
+@contextmanager
+def open_ours(spec: DataSpec, backend: str) -> Iterator[Batches]:
+    """Open the train split with one of our backends; uint8 comes out."""
+    with closing(open_loader(spec, "train", backend=backend)) as loader:
+        yield _endless(loader)
+
+
+def _endless(loader: Loader) -> Batches:
+    while True:
+        for batch in loader:
+            yield batch.images
+
+
+def _spec(
+    folder: Path, reader: str, split: Split, shape: tuple[int, int, int], batch_size: int
+) -> DataSpec:
+    transforms = folder / f"{reader}_transforms.json"
+    crop = {"random_resized_crop": {"scale": list(CROP_SCALE)}}
+    TransformSpec.model_validate({"train": [crop, "flip"], "eval": ["resize"]}).save(transforms)
+    height, width, channels = shape
+    return DataSpec(
+        kind="image",
+        name=reader,
+        backend="torchvision",
+        reader=reader,
+        transforms=transforms,
+        splits={"train": split, "eval": split, "calibration": split},
+        classes=tuple(f"class_{label}" for label in range(CLASSES)),
+        height=height,
+        width=width,
+        channels=channels,
+        mean=MEAN[:channels],
+        std=STD[:channels],
+        batch_size=batch_size,
+        digest="generated",
+    )
