@@ -62,8 +62,6 @@ def train(config: TrainConfig, ctx: Context) -> TrainedModel:
             keep=config.checkpoint.keep,
             events=ctx.events,
         )
-        if config.rehearsal and not checkpoints.paths():
-            rehearse(module, draft, ctx)
         with (
             closing(_open(spec, "train", spec.batch_size, ctx)) as train_loader,
             closing(
@@ -72,6 +70,8 @@ def train(config: TrainConfig, ctx: Context) -> TrainedModel:
         ):
             learner = build_learner(module, config, precision, ctx.device, len(train_loader))
             check = sanity_check(learner, eval_loader, ctx)
+            if config.rehearsal and not checkpoints.paths():
+                rehearse(module, draft, ctx)
             teller = Teller(ctx.events, config.epochs, len(train_loader))
             loop = Loop(config, ctx, learner, train_loader, eval_loader, checkpoints, teller)
             fit(loop)
