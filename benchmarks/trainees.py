@@ -26,12 +26,12 @@ from stages.train.reproducible import reproducible
 from stages.train.teller import Teller
 
 LEARNING_RATE = 1e-3
-EPOCH_STEPS = 4
+EPOCH_STEPS = 2
 """Steps of an epoch; every turn is a multiple of it."""
 _DISTINCT_BATCHES = 4
 _EPOCHS = 1000
-"""Of the run that the loop believes to be in: it draws its curve every 20 steps."""
-_NEVER_S = 1e6
+"""Of the run that the loop believes to be in: it draws its curve every 10 steps."""
+_NEVER_S = 1e12
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 
@@ -164,7 +164,7 @@ def ours(
     ema: bool,
     threads: int,
 ) -> Ours:
-    """Return our loop as the train stage sets it up; checkpoints go below `folder`."""
+    """Return our loop as the train stage sets it up; it never gets to write a checkpoint."""
     settings = {
         "epochs": _EPOCHS,
         "optimizer": {"name": "adamw", "lr": LEARNING_RATE, "weight_decay": 0.0},
@@ -182,5 +182,4 @@ def ours(
     )
     teller = Teller(context.events, config.epochs, EPOCH_STEPS)
     loop = Loop(config, context, learner, loader, loader, checkpoints, teller)
-    loop.save()  # as the stage does before its first step: later ones are due by time only
     return Ours(loop, threads)
