@@ -22,6 +22,9 @@ _OVERRIDES = "settings in YAML path spelling: stages.train.epochs=3"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; no error reaches the user as a traceback."""
+    # Threads of OpenMP that spin while they wait starve each other as soon as the machine has other
+    # work; it is read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     options = parse(arguments)
     try:
         command = import_module(f"pipeline.commands.{options.command}")

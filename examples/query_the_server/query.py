@@ -35,8 +35,9 @@ def main() -> None:
 def ask_with_bytes(data: bytes, model: str, address: str) -> tuple[str, float]:
     """Send a JPEG or PNG as it is to the ensemble; return the best label and its score."""
     client = tritonclient.http.InferenceServerClient(address)
-    tensor = tritonclient.http.InferInput("encoded", [1, 1], "BYTES")
-    tensor.set_data_from_numpy(np.array([[data]], dtype=object))
+    encoded = np.frombuffer(data, dtype=np.uint8)[None]  # (1, bytes); zeros may follow in a batch
+    tensor = tritonclient.http.InferInput("encoded", list(encoded.shape), "UINT8")
+    tensor.set_data_from_numpy(encoded)
     answer = client.infer(f"{model}_pipeline", [tensor])
     label = answer.as_numpy("labels")[0][0]
     return label.decode(), float(answer.as_numpy("scores")[0][0])

@@ -11,7 +11,7 @@ from pipeline.artifacts import Variant
 from pipeline.backend import Backend, named
 from pipeline.context import Context
 from pipeline.errors import BackendUnavailable, StageFailed
-from stages.export.backends import BACKENDS, BatchProfile, ExportBackend, Precision, Session
+from stages.export.backends import BatchProfile, ExportBackend, Precision, Session
 from stages.export.config import ExportConfig
 from stages.export.forge import Forge
 from stages.export.graph import size_bytes
@@ -94,13 +94,13 @@ def _failed(
 
 @contextmanager
 def sessions(
-    variants: Sequence[Variant], config: ExportConfig, ctx: Context
+    variants: Sequence[Variant], backends: Sequence[Backend], config: ExportConfig, ctx: Context
 ) -> Iterator[Mapping[str, Session]]:
     """Open every variant; all are closed in the end."""
     opened: dict[str, Session] = {}
     try:
         for variant in variants:
-            maker = implementation(named(BACKENDS, variant.backend, where="export"))
+            maker = implementation(named(backends, variant.backend, where="export"))
             opened[variant.name] = maker.open_session(
                 variant.path, ctx.device, threads=config.latency.threads
             )

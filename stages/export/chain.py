@@ -39,10 +39,10 @@ class Measured:
 
 def export(config: ExportConfig, backends: Sequence[Backend], ctx: Context) -> ExportedModel:
     """Export, build, measure and judge every precision for every backend."""
-    spec, trained = ctx.get(DataSpec), ctx.get(TrainedModel)
+    trained = ctx.get(TrainedModel)
     forge = open_forge(config, backends, ctx, config.calibration.samples)
     variants = build_all(forge, backends, config, ctx)
-    measured = measure_all(variants, spec, forge, config, ctx)
+    measured = measure_all(variants, backends, forge, ctx)
     reference = reference_predictions(trained, measured)
     filled = [fill(variant, measured.get(variant.name), reference, ctx) for variant in variants]
     sick = {name: found.predictions.num_sick for name, found in measured.items()}
@@ -81,7 +81,7 @@ def rehearse(config: ExportConfig, backends: Sequence[Backend], ctx: Context) ->
     if failed:
         raise StageFailed(f"export of the untrained model: {failed[0].name}: {failed[0].note}")
     runnable = [variant for variant in variants if variant.runs_here]
-    with sessions(runnable, config, ctx) as opened:
+    with sessions(runnable, backends, config, ctx) as opened:
         for session in opened.values():
             for batch in parity.PARITY_BATCHES:
                 ctx.stop.check()
@@ -121,15 +121,15 @@ def open_forge(
 
 
 def measure_all(
-    variants: Sequence[Variant], spec: DataSpec, forge: Forge, config: ExportConfig, ctx: Context
+    variants: Sequence[Variant], backends: Sequence[Backend], forge: Forge, ctx: Context
 ) -> dict[str, Measured]:
     """Measure accuracy and speed of every variant that runs here, side by side."""
     runnable = [variant for variant in variants if variant.runs_here]
     if not runnable:
         return {}
-    profile = profile_of(config)
-    with sessions(runnable, config, ctx) as opened:
-        predictions = predict(opened, spec, profile, ctx)
+    config, profile = forge.config, profile_of(forge.config)
+    with sessions(runnable, backends, config, ctx) as opened:
+        predictions = predict(opened, forge.spec, profile, ctx)
         latency = measure_latency(opened, forge.images, profile, config.latency, ctx)
     return {name: Measured(predictions=predictions[name], latency=latency[name]) for name in opened}
 

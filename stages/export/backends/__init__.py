@@ -15,13 +15,21 @@ from pipeline.device import Device
 
 Precision = Literal["fp32", "fp16", "int8"]
 
+
+def _providers() -> str:
+    """Say on what ONNX Runtime can run here."""
+    import onnxruntime
+
+    return f"providers: {', '.join(onnxruntime.get_available_providers())}"
+
+
 BACKENDS: tuple[Backend, ...] = (
     Backend(
         name="tensorrt",
         module="stages.export.backends.tensorrt",
         summary="TensorRT engines, built and run on this machine's GPU",
-        needs=("tensorrt",),
-        extra="tensorrt",
+        needs=("tensorrt", "pycuda"),
+        extra="tensorrt,gpu",
         device="cuda",
     ),
     Backend(
@@ -36,6 +44,7 @@ BACKENDS: tuple[Backend, ...] = (
         module="stages.export.backends.onnxruntime",
         summary="ONNX Runtime on the CPU or on CUDA",
         needs=("onnxruntime",),
+        details=_providers,
     ),
 )
 
