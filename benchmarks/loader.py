@@ -19,8 +19,8 @@ import torch
 
 from benchmarks.clock import Stopwatch
 from benchmarks.command import conclude, make_parser, print_table, rates, rounds_of
-from benchmarks.loaders import SIZE, Batches, as_levels, normalized
-from benchmarks.loaders.ours import array_spec, open_ours, photo_spec
+from benchmarks.loaders import SIZE, Batches, as_levels
+from benchmarks.loaders.ours import array_spec, normalized, open_ours, photo_spec
 from benchmarks.loaders.raw_dali import raw_dali
 from benchmarks.loaders.torchvision_pil import array_batches, photo_batches
 from benchmarks.machine import Watch, num_threads
@@ -53,7 +53,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     watch, rounds = Watch(), rounds_of(options)
-    batch_size, batches = (8, 2) if options.quick else (64, 12)
+    batch_size, batches = (8, 2) if options.quick else (64, 8)
     with TemporaryDirectory(prefix="dlpipe-loader-") as scratch, ExitStack() as stack:
         folder = Path(scratch) / "photos"
         photos = write_photos(folder, 64 if options.quick else 256)
@@ -64,7 +64,7 @@ def main() -> None:
 
         small = open_array_feeds(Path(scratch), 2_000 if options.quick else 20_000, stack)
         check_same_work(small, (ARRAY_BATCH, SMALL_SIDE, SMALL_SIDE, SMALL_CHANNELS))
-        arrays = take_turns(_sides(small, 2 if options.quick else 12), rounds=rounds, unit="img")
+        arrays = take_turns(_sides(small, 2 if options.quick else 8), rounds=rounds, unit="img")
     print_table(f"photos 500x375, {kilobytes:.0f} kB, to {SIZE}x{SIZE}", large, PIL)
     print_table(f"small images {SMALL_SIDE}x{SMALL_SIDE}, held in memory", arrays, PER_SAMPLE)
     notes = [
@@ -85,7 +85,7 @@ def open_photo_feeds(
     spec = photo_spec(folder, photos, batch_size)
     return {
         OURS: stack.enter_context(open_ours(spec, "dali-cpu")),
-        OURS_FLOAT: map(normalized, stack.enter_context(open_ours(spec, "dali-cpu"))),
+        OURS_FLOAT: normalized(stack.enter_context(open_ours(spec, "dali-cpu")), channels=3),
         OURS_TORCHVISION: stack.enter_context(open_ours(spec, "torchvision")),
         PIL: pil,
         RAW: raw_dali(photos, batch_size, threads, normalize=True),
@@ -99,7 +99,7 @@ def open_array_feeds(folder: Path, count: int, stack: ExitStack) -> dict[str, Ba
     spec = array_spec(folder, images, ARRAY_BATCH)
     tensors, labels = torch.from_numpy(images).permute(0, 3, 1, 2), torch.arange(count) % CLASSES
     return {
-        ARRAY: map(normalized, stack.enter_context(open_ours(spec, "array"))),
+        ARRAY: normalized(stack.enter_context(open_ours(spec, "array")), SMALL_CHANNELS),
         PER_SAMPLE: array_batches(tensors.contiguous(), labels, ARRAY_BATCH),
     }
 

@@ -44,7 +44,7 @@ TARGETS = {
     f"http c=16 / {BARE_ALL}": 0.83,
     f"http c=1 / {BARE_ONE}": 0.85,
 }
-_TURN_S = 2.0
+_TURN_S = 1.5
 _CANARY_IMAGES = 4
 
 

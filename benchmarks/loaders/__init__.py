@@ -16,14 +16,6 @@ Batches = Iterator[torch.Tensor]
 """Images: (N, H, W, C) uint8, or (N, C, H, W) float32 that are normalized."""
 
 
-def normalized(images: torch.Tensor) -> torch.Tensor:
-    """Return uint8 (N, H, W, C) as normalized float32 (N, C, H, W)."""
-    channels = images.shape[-1]
-    mean, std = torch.tensor(MEAN[:channels]), torch.tensor(STD[:channels])
-    scale, shift = 1 / (255 * std), -mean / std
-    return images.permute(0, 3, 1, 2).float() * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
-
-
 def as_levels(images: torch.Tensor) -> torch.Tensor:
     """Return either kind of batch as grey levels from 0 to 255 (N, C, H, W), for comparison."""
     if images.dtype == torch.uint8:

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch.nn import Identity
 
 from benchmarks.loaders import CROP_SCALE, MEAN, SIZE, STD, Batches
 from benchmarks.photos import CLASSES, Photo
 from pipeline.artifacts import DataSpec, Split
 from stages.augment.loader import Loader, open_loader
 from stages.augment.spec import TransformSpec
+from stages.train.models.classifier import ImageClassifier
 
 _LISTED = 4
 """How often an epoch lists each photo."""
@@ -41,6 +43,11 @@ def array_spec(folder: Path, images: NDArray[np.uint8], batch_size: int) -> Data
     split = Split(manifest=manifest, samples=len(images))
     height, width, channels = images.shape[1:]
     return _spec(folder, "array", split, (height, width, channels), batch_size)
+
+
+def normalized(batches: Batches, channels: int) -> Batches:
+    """Send batches through the first layer of our models: normalized float32 (N, C, H, W)."""
+    return map(ImageClassifier(Identity(), MEAN[:channels], STD[:channels]).normalize, batches)
 
 
 @contextmanager
