@@ -57,7 +57,7 @@ def main() -> None:
     torch.set_num_threads(THREADS)
     size, batch_size = (32, 2) if options.quick else (64, 16)
     plan: list[tuple[str, Network, int, int]] = [
-        ("resnet18", resnet18(size), batch_size, 8), ("small CNN", SMALL_CNN, 4 * batch_size, 8),
+        ("resnet18", resnet18(size), batch_size, 4), ("small CNN", SMALL_CNN, 4 * batch_size, 8),
         ("tiny MLP", TINY_MLP, 2 * batch_size, 200),
     ]  # fmt: skip
     figures: dict[str, float] = {}
