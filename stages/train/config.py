@@ -129,7 +129,8 @@ class TrainConfig(StageConfig):
     deterministic: bool = True
     """Deterministic kernels, for bit-equal resume. On CUDA an operator that has none only warns."""
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
-    """CPU threads of torch; ``auto`` leaves torch's choice. Part of what makes a run bit-equal."""
+    """CPU threads of torch; ``auto`` leaves one core to the loader. Part of what makes a run
+    bit-equal."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """When to save."""
     guard: GuardConfig = GuardConfig()

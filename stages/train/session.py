@@ -16,6 +16,7 @@ from stages.augment.loader import Loader, SplitName, open_loader
 from stages.train.amp_check import AmpCheck, check_amp
 from stages.train.checkpoint import CheckpointFolder, save_weights
 from stages.train.config import TrainConfig
+from stages.train.dead_taps import keep_dead_taps_in_fp32
 from stages.train.learner import Learner, build_learner
 from stages.train.loop import Loop
 from stages.train.models.classifier import ImageClassifier
@@ -24,6 +25,7 @@ from stages.train.precision import resolve_precision
 from stages.train.reproducible import arithmetic, random_state_kept, reproducible
 from stages.train.result import finish
 from stages.train.teller import Teller
+from stages.train.threads import resolve_threads
 
 # Settings that leave the weights as they are: changing them does not make a checkpoint worthless.
 _NOT_IN_KEY = {"rehearsal", "tensorboard", "checkpoint", "max_time"}
@@ -42,9 +44,11 @@ def train(config: TrainConfig, ctx: Context) -> TrainedModel:
     ctx.events.info(f"precision {precision.name}: {precision.reason}")
     if precision.warning:
         ctx.events.warning(precision.warning)
-    threads = 0 if config.threads == "auto" else config.threads
     with reproducible(
-        ctx.device, seed=ctx.seed, deterministic=config.deterministic, threads=threads
+        ctx.device,
+        seed=ctx.seed,
+        deterministic=config.deterministic,
+        threads=resolve_threads(config.threads),
     ):
         module, ref = build_network(config, spec, ctx.events)
         draft = TrainedModel(
@@ -68,8 +72,14 @@ def train(config: TrainConfig, ctx: Context) -> TrainedModel:
                 _open(spec, "eval", config.eval_batch_size or spec.batch_size, ctx)
             ) as eval_loader,
         ):
+            images = next(iter(eval_loader)).images
+            dead = keep_dead_taps_in_fp32(module, images, precision, ctx.device)
+            if dead:
+                ctx.events.info(
+                    f"kept in fp32, because parts of their kernels only see padding: {', '.join(dead)}"
+                )
             learner = build_learner(module, config, precision, ctx.device, len(train_loader))
-            check = sanity_check(learner, eval_loader, ctx)
+            check = sanity_check(learner, images, ctx)
             if config.rehearsal and not checkpoints.paths():
                 rehearse(module, draft, ctx)
             teller = Teller(ctx.events, config.epochs, len(train_loader))
@@ -115,11 +125,10 @@ def rehearse(module: ImageClassifier, draft: TrainedModel, ctx: Context) -> None
     folder.rmdir()
 
 
-def sanity_check(learner: Learner, eval_loader: Loader, ctx: Context) -> AmpCheck | None:
+def sanity_check(learner: Learner, images: torch.Tensor, ctx: Context) -> AmpCheck | None:
     """Compare the chosen precision with fp32 on one batch, and say so."""
     if learner.precision.name == "fp32":
         return None
-    images = next(iter(eval_loader)).images
     check = check_amp(learner.module, images, learner.precision, ctx.device)
     ctx.events.emit("amp_check", precision=check.precision, difference=check.difference)
     (ctx.events.warning if check.is_suspicious else ctx.events.info)(f"AMP check: {check}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -17,6 +16,7 @@ from pipeline.errors import Problem
 from pipeline.files import sha256_file
 from stages.train.config import TrainConfig
 from stages.train.models.names import model_problem, optimizer_problem
+from stages.train.threads import resolve_threads
 
 
 class Train:
@@ -48,9 +48,7 @@ class Train:
         parts = {name: _version(name) for name in ("torch", "timm", "numpy")}
         parts["device"] = device.kind
         parts["cpu"] = _cpu_name()
-        parts["threads"] = str(
-            os.cpu_count() if self.config.threads == "auto" else self.config.threads
-        )
+        parts["threads"] = str(resolve_threads(self.config.threads))
         if self.config.pretrained and Path(self.config.pretrained).is_file():
             parts["pretrained"] = sha256_file(Path(self.config.pretrained))
         return parts
