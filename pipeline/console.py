@@ -23,6 +23,11 @@ from pipeline.events import Event, Listener, Value
 
 _SPARSE_S = 10.0
 _REFRESH_HZ = 8
+_WORTH_SHOWING = {
+    "epoch": ("epoch", "loss", "top1", "ema_top1", "lr", "images_per_s"),
+    "variant": ("name", "top1", "drop_points", "p50_ms", "images_per_s", "note"),
+    "load": ("concurrency", "throughput", "p50_ms", "p99_ms", "errors"),
+}
 
 
 def open_console(stream: TextIO | None = None) -> Listener:
@@ -49,8 +54,8 @@ def describe(event: Event) -> str:
         case "gate":
             return f"{'PASS' if fields['passed'] else 'FAIL'} {fields['name']}: {fields['message']}"
         case "epoch" | "variant" | "load":
-            shown = [f"{k} {_shown(v)}" for k, v in fields.items() if _shown(v)]
-            return " · ".join([event.kind, *shown])
+            shown = {key: _shown(fields.get(key)) for key in _WORTH_SHOWING[event.kind]}
+            return " · ".join(v if k == "name" else f"{k} {v}" for k, v in shown.items() if v)
         case _:
             return ""
 

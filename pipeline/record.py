@@ -152,14 +152,19 @@ class RunRecord:
         lost = [100 * (a.top1 - b.top1) for a, b in pairwise(hops)]
         drop = 100 * (hops[0].top1 - hops[-1].top1)
         worst = max(range(len(lost)), key=lost.__getitem__)
-        costliest = f"the hop to {hops[worst + 1].name} costs most ({lost[worst]:.2f})"
+        change = f"loses {drop:.2f}" if drop > 0 else f"gains {-drop:.2f}"
+        costliest = (
+            f"the hop to {hops[worst + 1].name} costs most ({lost[worst]:.2f})"
+            if lost[worst] > 0
+            else "no hop loses any"
+        )
         return Gate(
             name="accuracy budget",
             passed=drop <= self.max_drop,
             value=round(drop, 3),
             limit=self.max_drop,
             unit="points",
-            message=f"{hops[0].name} to {hops[-1].name} loses {drop:.2f} points; {costliest}.",
+            message=f"{hops[0].name} to {hops[-1].name} {change} points; {costliest}.",
         )
 
     def _commands(self) -> list[str]:

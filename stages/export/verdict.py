@@ -141,6 +141,7 @@ def _finite_gate(variant: Variant, sick: int) -> Gate:
 
 def _drop_gate(variant: Variant, drop: float, limit: float) -> Gate:
     passed = drop <= limit
+    change = f"loses {drop:.2f}" if drop >= 0 else f"gains {-drop:.2f}"
     remedy = (
         "" if passed else " Try another calibration method, more samples, or leave this precision."
     )
@@ -150,7 +151,7 @@ def _drop_gate(variant: Variant, drop: float, limit: float) -> Gate:
         value=drop,
         limit=limit,
         unit="points",
-        message=f"{variant.name} loses {drop:.2f} points of top-1 against FP32; {limit:g} are "
+        message=f"{variant.name} {change} points of top-1 against FP32; {limit:g} are "
         f"allowed.{remedy}",
     )
 

@@ -76,7 +76,7 @@ def train(config: TrainConfig, ctx: Context) -> TrainedModel:
             dead = keep_dead_taps_in_fp32(module, images, precision, ctx.device)
             if dead:
                 ctx.events.info(
-                    f"kept in fp32, because parts of their kernels only see padding: {', '.join(dead)}"
+                    f"kept in fp32, parts of their kernels see padding only: {', '.join(dead)}"
                 )
             learner = build_learner(module, config, precision, ctx.device, len(train_loader))
             check = sanity_check(learner, images, ctx)
