@@ -6,7 +6,7 @@ import json
 import shlex
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -92,9 +92,10 @@ class RunRecord:
             record.status = "interrupted" if isinstance(error, Interrupted) else "failed"
             record.seconds = round(time.time() - record.started, 3)
             record.error = str(error)
+            with suppress(OSError):  # a full disk must not hide what failed
+                self.save()
             raise
-        finally:
-            self.save()
+        self.save()
 
     @property
     def gates(self) -> list[tuple[str, Gate]]:

@@ -6,13 +6,9 @@ there.
 
 from __future__ import annotations
 
-import errno
-import shutil
-import time
-import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from pipeline.artifacts import Artifact, TrainedModel
 from pipeline.check import check_chain, resolve_chain_device
@@ -21,6 +17,7 @@ from pipeline.context import Context
 from pipeline.device import Device
 from pipeline.errors import DlpipeError, Interrupted, StageFailed
 from pipeline.events import EventLog, JsonLines, Listener
+from pipeline.failure import folder_failure, stage_failure
 from pipeline.interrupt import StopFlag, catch_signals
 from pipeline.lock import hold_lock
 from pipeline.plan import (
@@ -37,8 +34,6 @@ from pipeline.rehearsal import Rehearsal
 from pipeline.report.report import write_report
 from pipeline.run_folder import RunFolder
 from pipeline.store import load_artifact, save_artifact
-
-ERROR_LOG = "error.log"
 
 
 @dataclass
@@ -65,18 +60,32 @@ class Runner:
         active = [entries[position] for position in self.wanted.of(entries)]
         check_chain(self.chain, device, active)
         self.folder.create()
-        with hold_lock(self.folder.path), catch_signals(self.stop):
-            for entry in entries:
-                self.folder.recover(entry.name)
-            check_inputs(self.chain, self.folder, self.wanted.of(entries))
-            record = RunRecord.begin(self.chain, device, self.folder.path)
-            log = EventLog((JsonLines(self.folder.path / "events.jsonl"), *self.listeners))
-            try:
-                self._run_stages(device, record, log)
-            finally:
-                record.finish()
-                write_report(self.folder.path)
+        try:
+            with hold_lock(self.folder.path), catch_signals(self.stop):
+                return self._run_alone(device)
+        except OSError as error:  # from outside of any stage: the run's own files
+            raise folder_failure(self.folder.path, error) from error
+
+    def _run_alone(self, device: Device) -> RunRecord:
+        """Run with the folder to ourselves."""
+        for entry in self.chain.stages:
+            self.folder.recover(entry.name)
+        check_inputs(self.chain, self.folder, self.wanted.of(self.chain.stages))
+        record = RunRecord.begin(self.chain, device, self.folder.path)
+        log = EventLog((JsonLines(self.folder.path / "events.jsonl"), *self.listeners))
+        try:
+            self._run_stages(device, record, log)
+        except BaseException:
+            # Why the run ended matters more than why its report could not be written.
+            with suppress(OSError, DlpipeError):
+                self._close(record)
+            raise
+        self._close(record)
         return record
+
+    def _close(self, record: RunRecord) -> None:
+        record.finish()
+        write_report(self.folder.path)
 
     def _run_stages(self, device: Device, record: RunRecord, log: EventLog) -> None:
         positions = self.wanted.of(self.chain.stages)
@@ -136,7 +145,7 @@ class Runner:
             error.args = (f"stages.{entry.name}: {error}",)
             raise
         except Exception as error:  # the one place that may: names the stage, keeps the trace
-            raise self._failed(entry, error) from error
+            raise stage_failure(entry.name, error, self.folder.path) from error
 
     def _inputs(self, entry: StageEntry) -> dict[type, Artifact]:
         earlier = self.chain.stages[: self.chain.stages.index(entry)]
@@ -174,26 +183,3 @@ class Runner:
         positions = self.wanted.of(self.chain.stages)
         own = self.chain.stages.index(entry)
         return [self.chain.stages[position] for position in positions if position > own]
-
-    def _failed(self, entry: StageEntry, error: Exception) -> StageFailed:
-        path = self.folder.path / ERROR_LOG
-        where = f"stages.{entry.name}"
-        kept = "Earlier artifacts are intact; the same command goes on from here."
-        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            free = shutil.disk_usage(self.folder.path).free / 1e6
-            return StageFailed(
-                f"{where}: the disk is full ({free:,.0f} MB free): {error}. Free some space. {kept}"
-            )
-        trace = "".join(traceback.format_exception(error))
-        note = _append(path, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {where}\n{trace}\n")
-        kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
-        return StageFailed(f"{where}: {kind}{error}. {note} {kept}")
-
-
-def _append(path: Path, text: str) -> str:
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        return f"(The trace could not be written to {path}: {error.strerror}.)"
-    return f"The trace is in {path}."

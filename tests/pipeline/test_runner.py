@@ -11,6 +11,7 @@ from pipeline.device import CPU
 from pipeline.errors import (
     ConfigError,
     DataError,
+    DlpipeError,
     Interrupted,
     MissingArtifact,
     RunLocked,
@@ -155,6 +156,18 @@ def test_a_full_disk_is_told_as_such(run: Run) -> None:
         run("stages.write.fail=disk")
 
 
+def test_a_report_that_cannot_be_written_does_not_hide_what_failed(run: Run) -> None:
+    with pytest.raises(StageFailed, match="the disk is full"):
+        run("stages.write.fail=no report")
+
+
+def test_files_of_the_run_that_cannot_be_written_are_named(run: Run, folder: RunFolder) -> None:
+    folder.create()
+    (folder.path / "run.json").mkdir()
+    with pytest.raises(DlpipeError, match=r"cannot be written to: .*run\.json"):
+        run()
+
+
 def test_an_error_in_the_data_names_the_stage(run: Run) -> None:
     with pytest.raises(DataError, match=r"stages\.write: the words are damaged"):
         run("stages.write.fail=data")
@@ -248,7 +261,5 @@ def test_a_crash_between_the_two_renames_is_put_right(run: Run, folder: RunFolde
 def test_a_read_only_place_is_an_error_with_its_mend(chain_text: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     chain = parse_config(chain_text)
-    from pipeline.errors import DlpipeError
-
     with pytest.raises(DlpipeError, match="cannot be written to.*--runs-dir"):
         Runner(chain=chain, folder=RunFolder(tmp_path / "file" / "toy")).run()

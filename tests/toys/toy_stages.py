@@ -80,6 +80,9 @@ class Write:
                 raise DataError("the words are damaged")
             case "disk":
                 raise OSError(28, "No space left on device", str(log))
+            case "no report":
+                (ctx.dir.parent / "report.html").mkdir(exist_ok=True)
+                raise OSError(28, "No space left on device", str(log))
             case "signal" if len(log.read_text().splitlines()) == 1:
                 os.kill(os.getpid(), signal.SIGTERM)
                 ctx.stop.check()
