@@ -33,8 +33,8 @@ class ImageClassifier(nn.Module):
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
         """Turn uint8 (N, H, W, C) into normalized float32 (N, C, H, W)."""
-        pixels = images.float().permute(0, 3, 1, 2)
-        return pixels * self.scale + self.shift
+        pixels = images.to(torch.float32, copy=True).permute(0, 3, 1, 2)  # ours to write to
+        return pixels.mul_(self.scale).add_(self.shift)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return logits (N, classes) for uint8 images (N, H, W, C)."""
