@@ -66,13 +66,18 @@ class LineConsole:
 
     stream: TextIO
     last: dict[str, float] = field(default_factory=dict)
+    muted: bool = False
+    """Nobody reads any more: the work goes on, as `events.jsonl` does."""
 
     def receive(self, event: Event) -> None:
         """Write one event, if it is worth a line."""
         line = self._progress(event) if event.kind == "progress" else describe(event)
-        if line:
-            self.stream.write(f"{_prefix(event)}{line}\n")
-            self.stream.flush()
+        if line and not self.muted:
+            try:
+                self.stream.write(f"{_prefix(event)}{line}\n")
+                self.stream.flush()
+            except OSError:
+                self.muted = True
 
     def _progress(self, event: Event) -> str:
         fields, now = event.fields, time.monotonic()

@@ -26,7 +26,7 @@ class Context:
     """Where a stage works, what it works from, and how it talks."""
 
     dir: Path
-    """The stage's own folder: the only place it writes to. Kept when a run is interrupted."""
+    """The stage's own folder, absolute: the only place it writes to. Kept when interrupted."""
     device: Device = CPU
     seed: int = 0
     artifacts: Mapping[type, Artifact] = field(default_factory=dict)

@@ -43,6 +43,7 @@ def _apply(root: Node, override: str) -> Node:
             ]
         )
     value = parse_yaml(text, file=f"command line, {path}")
+    _refuse_bare_stage(root, path)
     return _put(root, path.split("."), value, path)
 
 
@@ -66,10 +67,25 @@ def _put(node: Node, keys: list[str], value: Node, path: str) -> Node:
     raise ConfigError(
         [
             COMMAND_LINE.problem(
-                f"{key!r} cannot be set: what stands before it is the value {node.value!r}.", path
+                f"{key!r} cannot be set: what stands before it is the value {node.value!r}. "
+                f"Replace the value: {path.rpartition('.')[0]}='{{{key}: ...}}'.",
+                path,
             )
         ]
     )
+
+
+def _refuse_bare_stage(root: Node, path: str) -> None:
+    """Catch ``train.epochs=3``, where ``stages.train.epochs=3`` is meant."""
+    first = path.split(".")[0]
+    stages = root.value.get("stages") if isinstance(root.value, dict) else None
+    names = (
+        [_name(item) for item in stages.value] if stages and isinstance(stages.value, list) else []
+    )
+    if isinstance(root.value, dict) and first not in root.value and first in names:
+        raise ConfigError(
+            [COMMAND_LINE.problem(f"{first!r} is a stage. Did you mean 'stages.{path}'?", path)]
+        )
 
 
 def _index(node: Node, key: str, path: str) -> int:

@@ -148,7 +148,12 @@ def check_inputs(chain: ChainConfig, folder: RunFolder, positions: range) -> Non
         entry = chain.stages[position]
         sources = input_sources(entry, chain.stages[:position])
         wanted = {chain.stages[p].name for p in positions}
-        for kind in entry.stage.requires:
+        names = [earlier.name for earlier in chain.stages[:position]]
+        # What is made last goes first: running up to there makes the rest as well.
+        for kind in sorted(
+            entry.stage.requires, key=lambda k: names.index(sources[k]) if k in sources else -1,
+            reverse=True,
+        ):  # fmt: skip
             if sources.get(kind) not in wanted:
                 artifact_folder(chain, kind, sources, folder, entry.name)
 

@@ -121,7 +121,7 @@ class Runner:
         entry = step.entry
         assert step.fingerprint is not None
         try:
-            partial = self.folder.begin(entry.name, step.fingerprint)
+            partial = self.folder.begin(entry.name, step.fingerprint).absolute()
             context = Context(
                 dir=partial,
                 device=device,
@@ -167,7 +167,7 @@ class Runner:
     ) -> None:
         later = self._later(entry)
         rehearsal = Rehearsal(
-            folder=self.folder.path / ".rehearsal",
+            folder=self.folder.path.absolute() / ".rehearsal",
             context=Context(
                 dir=self.folder.path,
                 device=device,

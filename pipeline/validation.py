@@ -39,6 +39,8 @@ def problems_of(
     problems = []
     seen: set[str] = set()
     for detail in error.errors(include_url=False):
+        if detail["type"] == "too_short" and detail["input"]:
+            continue  # it is short only because its items, reported by themselves, are wrong
         keys = _yaml_keys(detail["loc"], node)
         path = ".".join(filter(None, [prefix, *keys]))
         message = _message(detail, model, keys, also_allowed if len(keys) == 1 else ())
@@ -99,7 +101,19 @@ def _message(
             near = nearest(value.strip("'"), names)
             return f"{value} is not allowed. Allowed: {expected}.{near}"
         case "value_error" | "assertion_error":
-            return f"{value} is not allowed: {context.get('error', detail['msg'])}"
+            reason = str(context.get("error", detail["msg"]))
+            # A reason that shows the value needs no second showing; a mapping is no single value.
+            shows = isinstance(detail["input"], dict) or str(detail["input"]) in reason
+            return reason if shows else f"{value} is not allowed: {reason}"
+        case "string_pattern_mismatch":
+            meaning = _description(model, keys)
+            return f"{value} is not allowed: must match {context['pattern']}.{meaning}"
+        case "too_short":
+            return f"{value} is not allowed: must have at least {context['min_length']} item(s)."
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return f"{value} is not allowed: must be a mapping, {{key: value}}."
+        case "tuple_type" | "list_type":
+            return f"{value} is not allowed: must be a list, [value, ...]."
         case "json_invalid":
             return f"cannot be read: {detail['msg']}."
         case _:
@@ -125,6 +139,11 @@ def _fields_at(model: type[BaseModel], keys: Sequence[str]) -> list[str]:
             for inner in _models_in(outer.model_fields[key].annotation)
         ]
     return list(dict.fromkeys(name for found in models for name in found.model_fields))
+
+
+def _description(model: type[BaseModel], keys: Sequence[str]) -> str:
+    field = model.model_fields.get(keys[-1]) if len(keys) == 1 else None
+    return f" {' '.join(field.description.split())}" if field and field.description else ""
 
 
 def _models_in(annotation: object) -> Iterator[type[BaseModel]]:

@@ -89,9 +89,9 @@ def read_yaml(path: Path) -> Node:
         ConfigError: it is missing, unreadable, not UTF-8, not YAML, or something this reader
         refuses.
     """
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a folder. Give the path of a YAML file.")
     try:
-        if path.is_dir():
-            raise ConfigError(f"{path}: is a folder. Give the path of a YAML file.")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:

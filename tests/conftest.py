@@ -74,7 +74,7 @@ class Run:
 
 @pytest.fixture(scope="session")
 def quickstart(dlpipe: Dlpipe, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The main job, as a newcomer runs it."""
+    """The main job, as a newcomer runs it: with a relative folder for its results."""
     runs = tmp_path_factory.mktemp("runs")
-    dlpipe("run", "configs/quickstart.yaml", "--runs-dir", runs)
+    dlpipe("run", "configs/quickstart.yaml", "--runs-dir", os.path.relpath(runs, ROOT))
     return Run(runs / "quickstart")

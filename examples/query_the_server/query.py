@@ -9,6 +9,7 @@ Needs tritonclient, numpy and Pillow, and nothing of dlpipe.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -16,6 +17,7 @@ import numpy as np
 import tritonclient.grpc
 import tritonclient.http
 from PIL import Image
+from tritonclient.utils import InferenceServerException
 
 
 def main() -> None:
@@ -25,6 +27,14 @@ def main() -> None:
     parser.add_argument("--http", default="127.0.0.1:8000")
     parser.add_argument("--grpc", default="127.0.0.1:8001")
     options = parser.parse_args()
+    try:
+        ask(options)
+    except InferenceServerException as error:
+        sys.exit(f"{options.http}: {error.message()}")
+
+
+def ask(options: argparse.Namespace) -> None:
+    """Ask about each image in all three ways."""
     for path in options.images:
         label, score = ask_with_bytes(path.read_bytes(), options.model, options.http)
         by_http = ask_with_tensor(tritonclient.http, path, options.model, options.http)

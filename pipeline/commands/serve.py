@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
             f"{folder.path}: the stage '{entry.name}' has not finished. Run the chain first."
         )
     artifact = load_artifact(entry.stage.produces, folder.stage(entry.name))
-    scratch = folder.path / "serving"
+    scratch = folder.path.absolute() / "serving"
     scratch.mkdir(exist_ok=True)
     stop, console = StopFlag(), open_console()
     context = Context(

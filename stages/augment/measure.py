@@ -51,7 +51,8 @@ def measure_mean_std(
         total = torch.zeros(spec.channels, dtype=torch.float64)
         squares = torch.zeros(spec.channels, dtype=torch.float64)
         pixels = 0
-        with closing(open_loader(sampled, "calibration", device=ctx.device)) as loader:
+        opened = open_loader(sampled, "calibration", device=ctx.device, on_error="fail")
+        with closing(opened) as loader:
             for batch in loader:
                 ctx.stop.check()
                 values = batch.images.reshape(-1, spec.channels).double().cpu() / _BYTE_MAX

@@ -43,6 +43,11 @@ def check_amp(
         StageFailed: the logits are not finite, or have nothing to do with those in fp32.
     """
     reference = _forward(module, images, None, device)
+    if not torch.isfinite(reference).all():
+        raise StageFailed(
+            "train: the logits of the untrained model are not finite in fp32 either. Look at the "
+            "mean and std that the augment stage reports, and at the model's own initialization."
+        )
     answer = _forward(module, images, precision, device)
     norm = max(float(reference.norm()), 1e-12)
     difference = float((answer - reference).norm()) / norm

@@ -64,7 +64,7 @@ class CheckpointConfig(StageConfig):
 
     every_steps: int | None = Field(default=None, ge=1)
     """Save after this many steps; None: by time only."""
-    every_seconds: float = Field(default=300, gt=0)
+    every_seconds: float = Field(default=30, gt=0)
     """Save when this much time has passed since the last save."""
     keep: int = Field(default=2, ge=1)
     """How many to keep; a damaged newest one falls back to the one before."""

@@ -52,8 +52,8 @@ def test_unknown_nested_key_lists_the_keys_of_that_mapping() -> None:
         ("stages.write.nested.depth=2.5", "must be a valid integer"),
         ("stages.write.nested.depth=12", "12 is not allowed: must be less than or equal to 9"),
         ("stages.write.nested.rate=fast", "must be a valid number"),
-        ("stages.write.words=one", "must be a valid"),
-        ("device=gpu", "device: 'gpu' is not allowed"),
+        ("stages.write.words=one", "'one' is not allowed: must be a list"),
+        ("stages.write.nested=3", "3 is not allowed: must be a mapping"),
         ("seed=-1", "seed: -1 is not allowed"),
         ("nmae=x", "unknown key 'nmae'.*Did you mean 'name'"),
         ("stages=3", "must be a list of stages"),
@@ -61,7 +61,8 @@ def test_unknown_nested_key_lists_the_keys_of_that_mapping() -> None:
         ("stages.count.inputs=[wriet]", "'wriet' is no earlier stage.*Did you mean 'write'"),
         ("stages.count.inputs=write", "must be a list of stage names"),
         ("stages.write.uses=3", "must be a text"),
-        ("name=../evil", "name: '../evil' is not allowed"),
+        ("name=../evil", "name: '../evil' is not allowed: must match"),
+        ("device=gpu", r"must match .*``auto``, ``cpu``, ``cuda`` or ``cuda:N``"),
     ],
 )
 def test_wrong_values_are_told_with_path_value_and_what_is_allowed(

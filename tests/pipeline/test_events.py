@@ -43,6 +43,16 @@ def test_piped_progress_appears_when_work_is_long() -> None:
     assert "loss 1" in stream.getvalue()
 
 
+def test_a_reader_that_leaves_does_not_stop_the_work() -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError(32, "Broken pipe")
+
+    log = EventLog((LineConsole(Closed()),), stage="train")
+    log.info("nobody reads this")
+    log.info("nor this")
+
+
 def test_a_terminal_shows_bars_and_shows_markup_as_it_is() -> None:
     from rich.console import Console
 

@@ -48,7 +48,8 @@ def test_a_list_item_is_addressed_by_its_number() -> None:
         ("epochs", "is no override"),
         ("=3", "is no override"),
         ("a..b=3", "is no override"),
-        ("name.first=x", "'first' cannot be set.*'a'"),
+        ("name.first=x", "'first' cannot be set.*'a'. Replace the value: name='{first: ...}'"),
+        ("train.epochs=3", "'train' is a stage. Did you mean 'stages.train.epochs'"),
         ("stages.train.epochs=[1", "malformed YAML"),
     ],
 )

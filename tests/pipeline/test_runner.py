@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import parse_config
+from pipeline.context import Context
 from pipeline.device import CPU
 from pipeline.errors import (
     ConfigError,
@@ -250,6 +251,24 @@ def test_listeners_see_every_stage(chain_text: str, folder: RunFolder) -> None:
         ("write", "stage end"),
         ("count", "stage end"),
     ]
+
+
+def test_a_stage_gets_an_absolute_folder_even_of_a_relative_run(
+    chain_text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from toy_stages import Words, Write
+
+    monkeypatch.chdir(tmp_path)
+    seen: list[Path] = []
+    write = Write.run
+
+    def look(self: Write, ctx: Context) -> Words:
+        seen.append(ctx.dir)
+        return write(self, ctx)
+
+    monkeypatch.setattr(Write, "run", look)
+    Runner(chain=parse_config(chain_text), folder=RunFolder(Path("runs") / "toy")).run()
+    assert seen == [tmp_path / "runs" / "toy" / "write.partial"]
 
 
 def test_a_crash_between_the_two_renames_is_put_right(run: Run, folder: RunFolder) -> None:

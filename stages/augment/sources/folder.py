@@ -138,6 +138,8 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _spelled(file: Path, folder: Path) -> str:
+    """Spell a file as a manifest in `folder` has to: what lies elsewhere is absolute."""
+    file, folder = file.absolute(), folder.absolute()
     return str(file.relative_to(folder) if file.is_relative_to(folder) else file)
 
 
