@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.backend import available, select
-from pipeline.config import ChainConfig, StageEntry
+from pipeline.config import ChainConfig, InvalidChain, StageEntry, load_config
 from pipeline.device import Device, resolve_device
 from pipeline.errors import BackendUnavailable, ConfigError, Problem
 from pipeline.stage import Checks
@@ -20,6 +21,19 @@ class Resolved:
     choice: str
     backends: tuple[str, ...]
     reason: str
+
+
+def load_checked(path: Path, overrides: Sequence[str]) -> ChainConfig:
+    """Load a configuration; if it has problems, look on in the stages that could be read.
+
+    Raises:
+        ConfigError: with every problem found, those of backends, models and data sets included.
+    """
+    try:
+        return load_config(path, overrides)
+    except InvalidChain as error:
+        further = stage_problems(error.entries, resolve_device("auto"))[0]
+        raise ConfigError([*error.problems, *further]) from error
 
 
 def resolve_chain_device(chain: ChainConfig) -> Device:
@@ -45,9 +59,19 @@ def check_chain(
     Raises:
         ConfigError: with every problem found.
     """
+    problems, resolved = stage_problems(chain.stages if entries is None else entries, device)
+    if problems:
+        raise ConfigError(problems)
+    return resolved
+
+
+def stage_problems(
+    entries: Sequence[StageEntry], device: Device
+) -> tuple[list[Problem], list[Resolved]]:
+    """Resolve the backends of these stages and let them look for problems."""
     problems: dict[tuple[str, str], Problem] = {}
     resolved: list[Resolved] = []
-    for entry in chain.stages if entries is None else entries:
+    for entry in entries:
         found: list[Problem] = []
         try:
             resolved += resolve_backends(entry, device)
@@ -59,9 +83,7 @@ def check_chain(
             found += stage.check(device)
         for problem in found:  # the engine's word on a path goes before the stage's own
             problems.setdefault((entry.name, problem.path), entry.problem(problem))
-    if problems:
-        raise ConfigError(list(problems.values()))
-    return resolved
+    return list(problems.values()), resolved
 
 
 def resolve_backends(entry: StageEntry, device: Device) -> list[Resolved]:

@@ -99,6 +99,14 @@ class ChainConfig:
         return {**top, "stages": entries}
 
 
+class InvalidChain(ConfigError):
+    """A configuration with problems; what is right of it can still be checked further."""
+
+    def __init__(self, problems: Sequence[Problem], entries: Sequence[StageEntry]) -> None:
+        super().__init__(problems)
+        self.entries = tuple(entries)
+
+
 def load_config(path: Path, overrides: Sequence[str] = ()) -> ChainConfig:
     """Read, override and validate a configuration file.
 
@@ -145,7 +153,7 @@ def validate_chain(root: Node, *, file: str) -> ChainConfig:
     ):  # an entry that could not be read would make the order look wrong
         problems += _order_problems(entries, settings)
     if problems or settings is None:
-        raise ConfigError(problems)
+        raise InvalidChain(problems, entries)
     return ChainConfig(settings=settings, stages=tuple(entries), file=file, node=root)
 
 

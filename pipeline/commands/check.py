@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 
-from pipeline.check import check_chain, resolve_chain_device
-from pipeline.config import load_config
+from pipeline.check import check_chain, load_checked, resolve_chain_device
 
 
 def run(options: argparse.Namespace) -> int:
     """Validate, resolve, run nothing."""
-    chain = load_config(options.config, options.overrides)
+    chain = load_checked(options.config, options.overrides)
     device = resolve_chain_device(chain)
     resolved = check_chain(chain, device)
     stages = " → ".join(entry.name for entry in chain.stages)

@@ -8,8 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.check import check_chain, resolve_chain_device
-from pipeline.config import load_config
+from pipeline.check import check_chain, load_checked, resolve_chain_device
 from pipeline.plan import Range, check_inputs, make_plan
 from pipeline.run_folder import RunFolder
 
@@ -18,7 +17,7 @@ _COLOURS = {"run": "yellow", "resume": "cyan", "cached": "green", "given": "gree
 
 def run(options: argparse.Namespace) -> int:
     """Print the plan; writes nothing."""
-    chain = load_config(options.config, options.overrides)
+    chain = load_checked(options.config, options.overrides)
     device = resolve_chain_device(chain)
     wanted = Range(first=options.first, last=options.last, force=options.force)
     positions = wanted.of(chain.stages)

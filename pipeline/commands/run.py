@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from pipeline.config import ChainConfig, load_config
+from pipeline.check import load_checked
+from pipeline.config import ChainConfig
 from pipeline.console import TerminalConsole, open_console
 from pipeline.errors import GateFailed
 from pipeline.plan import Range
@@ -16,7 +17,7 @@ from pipeline.runner import Runner
 
 def run(options: argparse.Namespace) -> int:
     """Run the wanted stages; a gate that fails is an exit code of its own."""
-    chain = load_config(options.config, options.overrides)
+    chain = load_checked(options.config, options.overrides)
     wanted = Range(first=options.first, last=options.last, force=options.force)
     execute(chain, RunFolder(options.runs_dir / chain.settings.name), wanted)
     return 0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from pipeline.check import load_checked
 from pipeline.commands.run import execute
-from pipeline.config import load_config
 from pipeline.errors import ConfigError, choices, nearest
 from pipeline.plan import Range
 from pipeline.run_folder import RunFolder
@@ -13,7 +13,7 @@ from pipeline.run_folder import RunFolder
 
 def run(options: argparse.Namespace) -> int:
     """Run the stage even if its result could come from cache: it was asked for by name."""
-    chain = load_config(options.config, options.overrides)
+    chain = load_checked(options.config, options.overrides)
     names = [entry.name for entry in chain.stages]
     if options.stage not in names:
         raise ConfigError(

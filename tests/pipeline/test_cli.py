@@ -87,6 +87,16 @@ def test_many_problems_are_counted(chain_file: Path, capfd: pytest.CaptureFixtur
     assert capfd.readouterr().err.startswith("2 problems:\n")
 
 
+def test_what_is_right_of_a_wrong_file_is_checked_further(
+    chain_file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    wrong = ["seed=x", "stages.count.letter=2", "stages.write.backend=pen"]
+    assert main(["check", str(chain_file), *wrong]) == 2
+    error = capfd.readouterr().err
+    assert error.startswith("3 problems:\n")
+    assert "backend: 'pen' needs the package" in error
+
+
 def test_check_says_what_it_resolved(chain_file: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(chain_file)]) == 0
     out = capfd.readouterr().out
