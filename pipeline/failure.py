@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import time
 import traceback
@@ -19,7 +20,7 @@ _KEPT = "Earlier artifacts are intact; the same command goes on from here."
 def stage_failure(name: str, error: Exception, run_dir: Path) -> StageFailed:
     """Return what to tell when a stage raised something that is no `DlpipeError`."""
     where = f"stages.{name}"
-    if isinstance(error, OSError) and error.errno in _FULL:
+    if _is_full(error):
         return StageFailed(f"{where}: {_disk_is_full(run_dir, error)} {_KEPT}")
     trace = "".join(traceback.format_exception(error))
     note = _append(run_dir / ERROR_LOG, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {where}\n{trace}\n")
@@ -29,14 +30,21 @@ def stage_failure(name: str, error: Exception, run_dir: Path) -> StageFailed:
 
 def folder_failure(run_dir: Path, error: OSError) -> DlpipeError:
     """Return what to tell when the run's own files could not be written."""
-    if error.errno in _FULL:
+    if _is_full(error):
         return DlpipeError(f"{run_dir}: {_disk_is_full(run_dir, error)} {_KEPT}")
     return DlpipeError(
         f"{run_dir}: cannot be written to: {error}. Mend it, or choose another --runs-dir. {_KEPT}"
     )
 
 
-def _disk_is_full(run_dir: Path, error: OSError) -> str:
+def _is_full(error: Exception) -> bool:
+    """Tell a full disk, also where a vendor's own exception hides the system's."""
+    if isinstance(error, OSError):
+        return error.errno in _FULL
+    return os.strerror(errno.ENOSPC) in str(error)
+
+
+def _disk_is_full(run_dir: Path, error: Exception) -> str:
     free_mb = shutil.disk_usage(run_dir).free / 1e6
     return f"the disk is full ({free_mb:,.0f} MB free): {error}. Free some space."
 

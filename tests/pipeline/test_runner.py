@@ -152,9 +152,10 @@ def test_a_failing_stage_leaves_earlier_artifacts_and_a_trace(run: Run, folder: 
     assert (folder.path / "report.html").exists()
 
 
-def test_a_full_disk_is_told_as_such(run: Run) -> None:
+@pytest.mark.parametrize("fail", ["disk", "vendor disk"])
+def test_a_full_disk_is_told_as_such(run: Run, fail: str) -> None:
     with pytest.raises(StageFailed, match="the disk is full .* Free some space"):
-        run("stages.write.fail=disk")
+        run(f"stages.write.fail={fail}")
 
 
 def test_a_report_that_cannot_be_written_does_not_hide_what_failed(run: Run) -> None:

@@ -80,6 +80,8 @@ class Write:
                 raise DataError("the words are damaged")
             case "disk":
                 raise OSError(28, "No space left on device", str(log))
+            case "vendor disk":
+                raise RuntimeError("I/O error: No space left on device (os error 28)")
             case "no report":
                 (ctx.dir.parent / "report.html").mkdir(exist_ok=True)
                 raise OSError(28, "No space left on device", str(log))
