@@ -20,6 +20,8 @@ PACKAGES = (
     "pycuda", "scikit-learn", "pydantic",
 )  # fmt: skip
 
+NOT_INSTALLED = "not installed"
+
 _CPU_FEATURES = (
     "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16",
     "amx_int8", "asimd", "i8mm", "bf16",
@@ -67,13 +69,16 @@ def describe_environment(device: Device, seed: int) -> Environment:
 
 def package_versions() -> dict[str, str]:
     """Return the installed version of each package that matters to a result."""
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
+    versions = {name: installed_version(name) for name in PACKAGES}
+    return {name: found for name, found in versions.items() if found != NOT_INSTALLED}
+
+
+def installed_version(package: str) -> str:
+    """Return the version of an installed package, or ``not installed``."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return NOT_INSTALLED
 
 
 def describe_hardware() -> Hardware:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from pipeline.artifacts import Artifact, DataSpec, Deployment, ExportedModel
 from pipeline.backend import Backend, select
 from pipeline.context import Context
 from pipeline.device import Device
+from pipeline.environment import installed_version
 from pipeline.errors import Problem, StageFailed
 from stages.deploy.backends import BACKENDS
 from stages.deploy.config import DeployConfig, LoadConfig, VerifyConfig
@@ -43,12 +43,7 @@ class Deploy:
 
     def fingerprint(self, device: Device) -> Mapping[str, str]:
         """Return the versions of what answers requests."""
-        versions: dict[str, str] = {}
-        for name in _PACKAGES:
-            try:
-                versions[name] = version(name)
-            except PackageNotFoundError:
-                versions[name] = "not installed"
+        versions = {name: installed_version(name) for name in _PACKAGES}
         versions["backend"] = select(
             BACKENDS, self.config.backend, device, where=_WHERE
         ).backend.name

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import ClassVar
 
 from pipeline.artifacts import DataSpec, ExportedModel, TrainedModel
 from pipeline.backend import Backend, named, select
 from pipeline.context import Context
 from pipeline.device import Device
+from pipeline.environment import installed_version
 from pipeline.errors import BackendUnavailable, Problem, choices, nearest
 from stages.export.backends import BACKENDS
 from stages.export.config import ExportConfig
@@ -57,7 +57,7 @@ class Export:
 
     def fingerprint(self, device: Device) -> Mapping[str, str]:
         """Return the versions and CPU features that change what is built and how it measures."""
-        versions = {name: _version(name) for name in _PACKAGES}
+        versions = {name: installed_version(name) for name in _PACKAGES}
         return {**versions, "cpu": relevant_flags()}
 
     def run(self, ctx: Context) -> ExportedModel:
@@ -88,10 +88,3 @@ def selected(config: ExportConfig, device: Device) -> tuple[Backend, ...]:
     for name in config.backend_names:
         select(BACKENDS, name, device, where="export.backend")
     return tuple(named(BACKENDS, name, where="export.backend") for name in config.backend_names)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,6 +11,7 @@ from pipeline.artifacts import DataSpec, TrainedModel
 from pipeline.backend import Backend
 from pipeline.context import Context
 from pipeline.device import Device
+from pipeline.environment import installed_version
 from pipeline.errors import Problem
 from pipeline.files import sha256_file
 from stages.train.config import TrainConfig
@@ -45,7 +45,7 @@ class Train:
 
     def fingerprint(self, device: Device) -> Mapping[str, str]:
         """Return what decides the weights beside configuration and data."""
-        parts = {name: _version(name) for name in ("torch", "timm", "numpy")}
+        parts = {name: installed_version(name) for name in ("torch", "timm", "numpy")}
         parts["device"] = device.kind
         parts["cpu"] = _cpu_name()
         parts["threads"] = str(resolve_threads(self.config.threads))
@@ -58,13 +58,6 @@ class Train:
         from stages.train.session import train
 
         return train(self.config, ctx)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _cpu_name() -> str:
