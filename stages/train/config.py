@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from pipeline.stage import StageConfig
+from stages.train.parallel_config import LaunchConfig, ParallelConfig
 
 Option = str | int | float | bool
 
@@ -135,6 +136,10 @@ class TrainConfig(StageConfig):
     """When to save."""
     guard: GuardConfig = GuardConfig()
     """NaN and Inf."""
+    parallel: ParallelConfig = ParallelConfig()
+    """Micro-batches, pipeline stages, data replicas."""
+    launch: LaunchConfig = LaunchConfig()
+    """Processes and hosts that train together."""
     rehearsal: bool = True
     """Send the untrained model through all later stages before the first epoch."""
     tensorboard: bool = True

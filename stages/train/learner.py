@@ -5,7 +5,6 @@ learner.step(batch)        # forward, loss, backward, clip, update, average
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -15,9 +14,9 @@ from pipeline.device import Device
 from stages.augment.loader import Batch
 from stages.train.average import Average
 from stages.train.config import TrainConfig
+from stages.train.gradients import Gradients, WholeBatch
 from stages.train.guard import Guard
 from stages.train.models.classifier import ImageClassifier
-from stages.train.objective import objective
 from stages.train.optim import build_optimizer, skips_by_itself
 from stages.train.precision import Precision
 from stages.train.schedule import Schedule, build_schedule
@@ -25,16 +24,14 @@ from stages.train.schedule import Schedule, build_schedule
 SMALLEST_SCALE = 2.0**-10
 """Gradients that overflow fp16 even when scaled down to this are infinite by themselves."""
 
-Forward = Callable[[torch.Tensor], torch.Tensor]
-
 
 @dataclass
 class Learner:
     """What learns. `step` neither prints, waits for the device, nor reads a number from it."""
 
     module: ImageClassifier
-    forward: Forward
-    """The module, compiled or not; its weights are the module's."""
+    gradients: Gradients
+    """Computes the gradient of a batch; the weights it is of are the module's."""
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     scaler: torch.amp.GradScaler
@@ -42,7 +39,6 @@ class Learner:
     guard: Guard
     precision: Precision
     device: Device
-    label_smoothing: float
     grad_clip: float | None
     num_steps: int = 0
     loss_sum: torch.Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
@@ -62,16 +58,12 @@ class Learner:
         if self._statistics:
             torch._foreach_copy_(self._statistics_before, self._statistics)
 
-        with self.precision.autocast(self.device):
-            logits = self.forward(batch.images)
-            loss = objective(logits, batch.targets, batch.mix, self.label_smoothing)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        loss = self.gradients.backward(batch, self.scaler, self.num_steps)
         self.scaler.unscale_(self.optimizer)
 
         norm = get_total_norm([p.grad for p in self._weights if p.grad is not None])
         if self.grad_clip is not None:
             clip_grads_with_norm_(self._weights, self.grad_clip, norm)
-        loss = loss.detach()
         loss_is_finite = is_finite(loss)
         finite = loss_is_finite & is_finite(norm)
 
@@ -152,7 +144,12 @@ def build_learner(
         ema = Average(module, config.ema)
     return Learner(
         module=module,
-        forward=torch.compile(module) if config.compile else module,
+        gradients=WholeBatch(
+            forward=torch.compile(module) if config.compile else module,
+            precision=precision,
+            device=device,
+            label_smoothing=config.label_smoothing,
+        ),
         optimizer=optimizer,
         schedule=schedule,
         scaler=precision.scaler(device),
@@ -160,7 +157,6 @@ def build_learner(
         guard=Guard.on(place, config.guard.tolerate),
         precision=precision,
         device=device,
-        label_smoothing=config.label_smoothing,
         grad_clip=config.grad_clip,
         loss_sum=torch.zeros((), dtype=torch.float64, device=place),
     )

@@ -84,7 +84,8 @@ def train(config: TrainConfig, ctx: Context) -> TrainedModel:
                 rehearse(module, draft, ctx)
             teller = Teller(ctx.events, config.epochs, len(train_loader))
             loop = Loop(config, ctx, learner, train_loader, eval_loader, checkpoints, teller)
-            fit(loop)
+            with closing(learner.gradients):
+                fit(loop)
             trained = finish(draft, loop, check)
     checkpoints.clear()
     return trained
