@@ -30,8 +30,9 @@ def fingerprint(
     entry: StageEntry, inputs: Mapping[str, str], *, device: Device, seed: int
 ) -> Fingerprint:
     """Return the fingerprint of a stage whose input artifacts have these content digests."""
+    means = entry.config.means
     parts: Fingerprint = {
-        f"setting {path}": json.dumps(value)
+        f"{'means' if path.partition('.')[0] in means else 'setting'} {path}": json.dumps(value)
         for path, value in flatten(entry.config.model_dump(mode="json")).items()
     }
     parts |= {f"input {kind}": digest for kind, digest in inputs.items()}
@@ -49,13 +50,21 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
         old, new = before.get(name), now.get(name)
         if old == new:
             continue
-        if name.startswith("setting "):
-            reasons.append(f"{name.removeprefix('setting ')} {_short(old)} → {_short(new)}")
+        if name.startswith(("setting ", "means ")):
+            reasons.append(f"{name.partition(' ')[2]} {_short(old)} → {_short(new)}")
         elif old is not None and new is not None and max(len(old), len(new)) <= 40:
             reasons.append(f"{name} {old} → {new}")
         else:
             reasons.append(f"{name} changed")
     return reasons
+
+
+def goes_on(before: Mapping[str, str] | None, now: Mapping[str, str]) -> bool:
+    """Tell whether an interrupted attempt may go on: nothing differs but the means."""
+    return before is not None and all(
+        name.startswith("means ") or before.get(name) == now.get(name)
+        for name in before.keys() | now.keys()
+    )
 
 
 def save_fingerprint(parts: Fingerprint, folder: Path) -> None:

@@ -17,6 +17,10 @@ from pipeline.report.blocks import Section, save_section
 A = TypeVar("A")
 
 
+def nobody_to_call() -> None:
+    """Stand in where a run is one process."""
+
+
 def no_rehearsal(_: TrainedModel) -> None:
     """Stand in where no later stage is there to rehearse with."""
 
@@ -33,6 +37,8 @@ class Context:
     events: EventLog = field(default_factory=EventLog)
     stop: StopFlag = field(default_factory=StopFlag)
     """Poll ``stop.check()`` in every loop: train, eval, warm-up, calibration, build."""
+    call: Callable[[], None] = nobody_to_call
+    """Call the other processes of the run into this stage (`pipeline.stage.Joins`)."""
     rehearse: Callable[[TrainedModel], None] = no_rehearsal
     """Send an untrained model through every later stage; raises what would fail then."""
 

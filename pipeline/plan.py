@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipeline.cache import Fingerprint, differences, fingerprint, load_fingerprint
+from pipeline.cache import Fingerprint, differences, fingerprint, goes_on, load_fingerprint
 from pipeline.config import ChainConfig, StageEntry
 from pipeline.device import Device
 from pipeline.errors import ConfigError, MissingArtifact, nearest
@@ -100,7 +100,7 @@ def plan_step(
 
 
 def _decide(folder: RunFolder, name: str, now: Fingerprint, *, force: bool) -> tuple[Action, str]:
-    if load_fingerprint(folder.partial(name)) == now:
+    if goes_on(load_fingerprint(folder.partial(name)), now):
         return "resume", "an interrupted attempt with the same settings is there"
     if force:
         return "run", "asked for"

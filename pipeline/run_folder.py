@@ -12,7 +12,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.cache import Fingerprint, load_fingerprint, save_fingerprint
+from pipeline.cache import Fingerprint, goes_on, load_fingerprint, save_fingerprint
 from pipeline.errors import DlpipeError
 from pipeline.files import sync_folder
 from pipeline.store import ARTIFACT_FILE, saved_type
@@ -68,11 +68,10 @@ class RunFolder:
     def begin(self, name: str, parts: Fingerprint) -> Path:
         """Open the folder a stage works in: that of an interrupted attempt if nothing changed."""
         partial = self.partial(name)
-        if partial.exists() and load_fingerprint(partial) != parts:
+        if partial.exists() and not goes_on(load_fingerprint(partial), parts):
             shutil.rmtree(partial)
-        if not partial.exists():
-            partial.mkdir(parents=True)
-            save_fingerprint(parts, partial)
+        partial.mkdir(parents=True, exist_ok=True)
+        save_fingerprint(parts, partial)
         return partial
 
     def finish(self, name: str) -> Path:

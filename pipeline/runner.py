@@ -6,8 +6,8 @@ there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from pipeline.artifacts import Artifact, TrainedModel
@@ -18,17 +18,11 @@ from pipeline.device import Device
 from pipeline.errors import DlpipeError, Interrupted, StageFailed
 from pipeline.events import EventLog, JsonLines, Listener
 from pipeline.failure import folder_failure, stage_failure
+from pipeline.inputs import load_inputs
 from pipeline.interrupt import StopFlag, catch_signals
 from pipeline.lock import hold_lock
-from pipeline.plan import (
-    Range,
-    Step,
-    artifact_folder,
-    check_inputs,
-    input_sources,
-    plan_outside,
-    plan_step,
-)
+from pipeline.plan import Range, Step, check_inputs, plan_outside, plan_step
+from pipeline.ranks import RANKS_FOLDER, Leader, Place
 from pipeline.record import RunRecord, StageRecord
 from pipeline.rehearsal import Rehearsal
 from pipeline.report.report import write_report
@@ -45,6 +39,9 @@ class Runner:
     wanted: Range = field(default_factory=Range)
     listeners: tuple[Listener, ...] = ()
     stop: StopFlag = field(default_factory=StopFlag)
+    place: Place = field(default_factory=Place)
+    """Of the processes that run this command together, the first runs the chain."""
+    _leader: Leader | None = None
 
     def run(self) -> RunRecord:
         """Run the wanted stages and write the report; returns what happened to each.
@@ -61,10 +58,32 @@ class Runner:
         check_chain(self.chain, device, active)
         self.folder.create()
         try:
-            with hold_lock(self.folder.path), catch_signals(self.stop):
+            with hold_lock(self.folder.path), catch_signals(self.stop), self._leading():
                 return self._run_alone(device)
         except OSError as error:  # from outside of any stage: the run's own files
             raise folder_failure(self.folder.path, error) from error
+
+    @contextmanager
+    def _leading(self) -> Iterator[None]:
+        """Keep the other processes of this run at hand, and let them go at the end."""
+        if self.place.world == 1:
+            yield
+            return
+        self._leader = Leader(self.folder.path / RANKS_FOLDER, self.place)
+        exit_code = StageFailed.exit_code
+        with self._leader.at_work():
+            try:
+                yield
+                exit_code = 0
+            except DlpipeError as error:
+                exit_code = error.exit_code
+                raise
+            finally:
+                self._leader.dismiss(exit_code)
+
+    def _call(self, stage: str) -> None:
+        if self._leader is not None:
+            self._leader.call(stage, self.stop)
 
     def _run_alone(self, device: Device) -> RunRecord:
         """Run with the folder to ourselves."""
@@ -126,9 +145,10 @@ class Runner:
                 dir=partial,
                 device=device,
                 seed=self.chain.settings.seed,
-                artifacts=self._inputs(entry),
+                artifacts=load_inputs(self.chain, entry, self.folder),
                 events=events,
                 stop=self.stop,
+                call=lambda: self._call(entry.name),
                 rehearse=lambda untrained: self._rehearse(entry, untrained, device, events),
             )
             artifact = entry.build().run(context)
@@ -147,21 +167,6 @@ class Runner:
         except Exception as error:  # the one place that may: names the stage, keeps the trace
             raise stage_failure(entry.name, error, self.folder.path) from error
 
-    def _inputs(self, entry: StageEntry) -> dict[type, Artifact]:
-        earlier = self.chain.stages[: self.chain.stages.index(entry)]
-        artifacts: dict[type, Artifact] = {}
-        for (
-            candidate
-        ) in earlier:  # what is at hand beyond what it requires, the latest of each type
-            if self.folder.has_artifact(candidate.name):
-                kind = candidate.stage.produces
-                artifacts[kind] = load_artifact(kind, self.folder.stage(candidate.name))
-        sources = input_sources(entry, earlier)
-        for kind in entry.stage.requires:
-            place = artifact_folder(self.chain, kind, sources, self.folder, entry.name)
-            artifacts[kind] = load_artifact(kind, place)
-        return artifacts
-
     def _rehearse(
         self, entry: StageEntry, untrained: TrainedModel, device: Device, events: EventLog
     ) -> None:
@@ -172,7 +177,7 @@ class Runner:
                 dir=self.folder.path,
                 device=device,
                 seed=self.chain.settings.seed,
-                artifacts=self._inputs(entry) | {TrainedModel: untrained},
+                artifacts=load_inputs(self.chain, entry, self.folder) | {TrainedModel: untrained},
                 events=events,
                 stop=self.stop,
             ),

@@ -27,6 +27,7 @@ from pipeline.backend import Backend
 from pipeline.context import Context
 from pipeline.device import Device
 from pipeline.errors import ConfigError, Problem, choices, nearest
+from pipeline.ranks import Place
 
 ENTRY_POINT_GROUP = "dlpipe.stages"
 
@@ -37,6 +38,9 @@ class StageConfig(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
     )
+    means: ClassVar[frozenset[str]] = frozenset()
+    """Settings that say by what means the work is done: when one changes, a finished result is made
+    again, but an interrupted attempt goes on."""
 
 
 class Stage(Protocol):
@@ -87,6 +91,26 @@ class Serves(Protocol):
 
     def serve(self, ctx: Context, artifact: Artifact, *, http_port: int, grpc_port: int) -> None:
         """Serve until ``ctx.stop`` is set, writing only into ``ctx.dir``."""
+        ...
+
+
+@runtime_checkable
+class Joins(Protocol):
+    """A stage in which several processes of a run may work together.
+
+    Rank 0's `run` calls the others by ``ctx.call()``; each of them then enters `follow`.
+    """
+
+    def place(self) -> Place:
+        """Return which process this is where the YAML says that several hosts run the command.
+
+        Raises:
+            ConfigError: this is none of those hosts.
+        """
+        ...
+
+    def follow(self, ctx: Context) -> None:
+        """Work beside rank 0 until the stage is over; write nothing into ``ctx.dir``."""
         ...
 
 

@@ -9,8 +9,8 @@ from pipeline.check import load_checked
 from pipeline.config import ChainConfig
 from pipeline.console import TerminalConsole, open_console
 from pipeline.errors import GateFailed
+from pipeline.follow import follow, place_in
 from pipeline.plan import Range
-from pipeline.record import RunRecord
 from pipeline.run_folder import RunFolder
 from pipeline.runner import Runner
 
@@ -19,19 +19,26 @@ def run(options: argparse.Namespace) -> int:
     """Run the wanted stages; a gate that fails is an exit code of its own."""
     chain = load_checked(options.config, options.overrides)
     wanted = Range(first=options.first, last=options.last, force=options.force)
-    execute(chain, RunFolder(options.runs_dir / chain.settings.name), wanted)
-    return 0
+    return execute(chain, RunFolder(options.runs_dir / chain.settings.name), wanted)
 
 
-def execute(chain: ChainConfig, folder: RunFolder, wanted: Range) -> RunRecord:
-    """Run with a console, then say where the report is.
+def execute(chain: ChainConfig, folder: RunFolder, wanted: Range) -> int:
+    """Run with a console, then say where the report is; return the exit code.
+
+    Where several processes run this command together, all but the first follow it.
 
     Raises:
         GateFailed: everything ran, and a gate did not hold.
     """
+    place = place_in(chain)
+    if place.follows:
+        return follow(chain, folder, place)
     console = open_console()
     try:
-        record = Runner(chain=chain, folder=folder, wanted=wanted, listeners=(console,)).run()
+        runner = Runner(
+            chain=chain, folder=folder, wanted=wanted, listeners=(console,), place=place
+        )
+        record = runner.run()
     finally:
         if isinstance(console, TerminalConsole):
             console.close()
@@ -40,4 +47,4 @@ def execute(chain: ChainConfig, folder: RunFolder, wanted: Range) -> RunRecord:
     if failed:
         lines = [f"gate failed: {stage}: {gate.name}: {gate.message}" for stage, gate in failed]
         raise GateFailed("\n".join(lines))
-    return record
+    return 0

@@ -21,5 +21,4 @@ def run(options: argparse.Namespace) -> int:
             + nearest(options.stage, names)
         )
     wanted = Range(first=options.stage, last=options.stage, force=True)
-    execute(chain, RunFolder(options.runs_dir / chain.settings.name), wanted)
-    return 0
+    return execute(chain, RunFolder(options.runs_dir / chain.settings.name), wanted)
