@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +20,25 @@ HEADER_ERRORS = (OSError, ValueError, SyntaxError)
 """What Pillow raises for a file that it cannot read."""
 
 
-def image_size(encoded: bytes) -> tuple[int, int]:
-    """Return height and width as shown, read from the header without decoding."""
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file states before its pixels come."""
+
+    height: int
+    """As shown, after the turn that EXIF asks for."""
+    width: int
+    plain_jpeg: bool
+    """A JPEG in gray or YCbCr that stands upright: libjpeg's answer needs no further step."""
+
+
+def read_header(encoded: bytes) -> Header:
+    """Read a file's header, without decoding."""
     with Image.open(io.BytesIO(encoded)) as image:
+        orientation = image.getexif().get(ORIENTATION, 1)
         height, width = image.height, image.width
-        turned = image.getexif().get(ORIENTATION) in _TURNED
-    return (width, height) if turned else (height, width)
+        plain = image.format == "JPEG" and image.mode in ("L", "RGB") and orientation == 1
+    turned = orientation in _TURNED
+    return Header(width, height, plain) if turned else Header(height, width, plain)
 
 
 class EncodedImages:
@@ -33,6 +47,7 @@ class EncodedImages:
     def __init__(self, reader: FileReader) -> None:
         self._reader = reader
         self._sizes = np.zeros((len(reader.labels), 2), dtype=np.int64)
+        self._plain_jpeg = np.zeros(len(reader.labels), dtype=np.bool_)
 
     def fetch(self, positions: NDArray[np.int64]) -> tuple[list[bytes], NDArray[np.int64]]:
         """Return the files at these positions and their sizes (N, 2).
@@ -47,10 +62,16 @@ class EncodedImages:
         try:
             encoded = self._reader.read(position)
             if not self._sizes[position].any():
-                self._sizes[position] = image_size(encoded)
+                header = read_header(encoded)
+                self._sizes[position] = header.height, header.width
+                self._plain_jpeg[position] = header.plain_jpeg
         except HEADER_ERRORS as error:
             raise self.damaged(position, str(error)) from error
         return encoded
+
+    def is_plain_jpeg(self, position: int) -> bool:
+        """Tell whether the file at a position, fetched before, is a `Header.plain_jpeg`."""
+        return bool(self._plain_jpeg[position])
 
     def damaged(self, position: int, reason: str) -> DamagedImage:
         """Return the error that names the image at a position."""

@@ -17,6 +17,7 @@ from stages.augment.config import AugmentConfig
 from stages.augment.measure import measure_throughput
 from stages.augment.normalization import choose_mean_std
 from stages.augment.opening import open_source
+from stages.augment.plan import make_plan
 from stages.augment.preview import write_preview
 from stages.augment.quarantine import set_aside
 from stages.augment.serve_graph import eval_plan, why_not_servable, write_serving_graph
@@ -93,7 +94,8 @@ def _backend(
     transforms: TransformSpec,
     ctx: Context,
 ) -> tuple[str, str]:
-    """Choose by what the images typically are."""
+    """Choose by what the images typically are, and what is done to them."""
+    plan = make_plan(transforms.train, height=shape[0], width=shape[1], channels=shape[2])
     return choose_backend(
         config.backend, ctx.device,
         reader=source.reader,
@@ -101,6 +103,7 @@ def _backend(
         target=shape[:2],
         samples=len(used),
         crops=any(isinstance(op, RandomResizedCrop) for op in transforms.train),
+        geometry_only=not (plan.pixel or plan.warped),
         jpeg=2 * sum(f.kind == "JPEG" for f in used) > len(used),
     )  # fmt: skip
 

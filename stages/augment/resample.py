@@ -49,10 +49,13 @@ def stretch(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 def mirror(images: torch.Tensor, flip: NDArray[np.bool_]) -> torch.Tensor:
     """Mirror the samples marked along x and along y."""
+    # `where` over three interleaved bytes costs ten times what the flip does.
     for axis, marked in ((2, flip[:, 0]), (1, flip[:, 1])):
-        if marked.any():
-            mask = torch.from_numpy(marked).to(images.device)[:, None, None, None]
-            images = torch.where(mask, images.flip(axis), images)
+        if marked.all():
+            images = images.flip(axis)
+        elif marked.any():
+            rows = torch.from_numpy(marked.nonzero()[0]).to(images.device)
+            images = images.index_copy(0, rows, images[rows].flip(axis))
     return images.contiguous()
 
 

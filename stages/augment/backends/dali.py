@@ -12,18 +12,37 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from nvidia.dali.pipeline import Pipeline
 from torch.utils.dlpack import from_dlpack
 
 from pipeline.device import Device
 from stages.augment.backends.dali_graph import PIXEL_INPUT, Inputs, build_pipeline, graph_inputs
+from stages.augment.damage import DamagedSample
 from stages.augment.encoded import EncodedImages
 from stages.augment.images import DamagedImage, match_channels
 from stages.augment.plan import Plan, draw
 from stages.augment.reader import ArrayReader, FileReader
+
+
+class Feed(Protocol):
+    """What a graph is fed with, and how it is built: images or clips."""
+
+    def read(self, positions: NDArray[np.int64], key: Sequence[int]) -> Inputs:
+        """Return files and random numbers of a batch."""
+        ...
+
+    def build(self, batch_size: int, threads: int) -> Pipeline:
+        """Build the graph."""
+        ...
+
+    def culprit(self, positions: NDArray[np.int64], batch: Inputs) -> DamagedSample | None:
+        """Return which sample of a failed batch cannot be decoded, if it is one of them."""
+        ...
 
 
 class DaliExecutor:
@@ -31,20 +50,10 @@ class DaliExecutor:
 
     depth = 2
 
-    def __init__(
-        self,
-        reader: ArrayReader | FileReader,
-        plan: Plan,
-        device: Device,
-        batch_size: int,
-        threads: int,
-    ) -> None:
-        self._reader = reader
-        self._encoded = None if isinstance(reader, ArrayReader) else EncodedImages(reader)
-        self._plan = plan
-        self._device = device
+    def __init__(self, feed: Feed, batch_size: int) -> None:
+        self._feed = feed
         self._batch_size = batch_size
-        self._threads = threads
+        self._threads = min(8, os.cpu_count() or 1)
         self._runner: GraphRunner | None = self._new_runner()
         # One thread reads the next batch while the other waits for DALI, whose threads do the work.
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="read")
@@ -55,7 +64,7 @@ class DaliExecutor:
         """Put a batch into the queue."""
         if self._runner is None:
             self._runner = self._new_runner()
-        inputs = self._reading.submit(self._read, positions, key)
+        inputs = self._reading.submit(self._feed.read, positions, key)
         self._waiting.append(self._running.submit(self._run, positions, inputs))
 
     def collect(self) -> torch.Tensor:
@@ -76,7 +85,48 @@ class DaliExecutor:
         self._running.shutdown()
         self._runner = None
 
-    def _read(self, positions: NDArray[np.int64], key: Sequence[int]) -> Inputs:
+    def _run(self, positions: NDArray[np.int64], inputs: Future[Inputs]) -> torch.Tensor:
+        batch = inputs.result()
+        if self._runner is None:
+            raise RuntimeError("the pipeline failed at an earlier batch")
+        try:
+            return self._runner(batch)
+        except RuntimeError as error:
+            # DALI calls a pipeline that has failed invalid: what is asked for next gets a new one.
+            self._runner = None
+            culprit = self._feed.culprit(positions, batch)
+            if culprit is None:
+                raise
+            raise culprit from error
+
+    def _new_runner(self) -> GraphRunner:
+        return GraphRunner(self._feed.build(self._batch_size, self._threads))
+
+
+class GraphRunner:
+    """A built pipeline that takes a batch in and gives its images back."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+
+    def __call__(self, batch: Inputs) -> torch.Tensor:
+        """Return the images (N, H, W, C) of one batch."""
+        (images,) = self._pipeline.run(**batch)
+        # The buffer belongs to the pipeline and is used again by the next run: copy.
+        return from_dlpack(images.as_tensor()).clone()
+
+
+class ImageFeed:
+    """Feeds images: files, or arrays that are decoded already."""
+
+    def __init__(self, reader: ArrayReader | FileReader, plan: Plan, device: Device) -> None:
+        self._reader = reader
+        self._encoded = None if isinstance(reader, ArrayReader) else EncodedImages(reader)
+        self._plan = plan
+        self._device = device
+
+    def read(self, positions: NDArray[np.int64], key: Sequence[int]) -> Inputs:
+        """Return images and random numbers of a batch."""
         if self._encoded is None:
             assert isinstance(self._reader, ArrayReader)
             arrays = torch.from_numpy(self._reader.images[positions])
@@ -87,30 +137,15 @@ class DaliExecutor:
             sources = [np.frombuffer(file, dtype=np.uint8) for file in files]
         return graph_inputs(self._plan, sources, draw(self._plan, sizes, key))
 
-    def _run(self, positions: NDArray[np.int64], inputs: Future[Inputs]) -> torch.Tensor:
-        batch = inputs.result()
-        if self._runner is None:
-            raise RuntimeError("the pipeline failed at an earlier batch")
-        try:
-            return self._runner(batch)
-        except RuntimeError as error:
-            # DALI calls a pipeline that has failed invalid: what is asked for next gets a new one.
-            self._runner = None
-            self._name_culprit(positions, batch, error)
-            raise
-
-    def _new_runner(self) -> GraphRunner:
+    def build(self, batch_size: int, threads: int) -> Pipeline:
+        """Build the graph."""
         encoded = self._encoded is not None
-        return GraphRunner(
-            self._plan, self._device, self._batch_size, self._threads, encoded=encoded
-        )
+        return build_pipeline(self._plan, self._device, batch_size, threads, encoded=encoded)
 
-    def _name_culprit(
-        self, positions: NDArray[np.int64], batch: Inputs, error: RuntimeError
-    ) -> None:
+    def culprit(self, positions: NDArray[np.int64], batch: Inputs) -> DamagedSample | None:
         """Decode a failed batch image by image: DALI does not always say which one it was."""
         if self._encoded is None:
-            return
+            return None
         decode_only = replace(self._plan, pixel=())
         for row, position in enumerate(positions):
             alone = {
@@ -119,27 +154,13 @@ class DaliExecutor:
                 if not name.startswith(PIXEL_INPUT)
             }
             try:
-                GraphRunner(decode_only, self._device, 1, 1, encoded=True)(alone)
+                GraphRunner(build_pipeline(decode_only, self._device, 1, 1, encoded=True))(alone)
             except RuntimeError as reason:
-                raise self._encoded.damaged(int(position), _first_reason(reason)) from error
+                return self._encoded.damaged(int(position), first_reason(reason))
+        return None
 
 
-class GraphRunner:
-    """A built pipeline that takes a batch in and gives its images back."""
-
-    def __init__(
-        self, plan: Plan, device: Device, batch_size: int, threads: int, *, encoded: bool
-    ) -> None:
-        self._pipeline = build_pipeline(plan, device, batch_size, threads, encoded=encoded)
-
-    def __call__(self, batch: Inputs) -> torch.Tensor:
-        """Return the images (N, H, W, C) of one batch."""
-        (images,) = self._pipeline.run(**batch)
-        # The buffer belongs to the pipeline and is used again by the next run: copy.
-        return from_dlpack(images.as_tensor()).clone()
-
-
-def _first_reason(error: RuntimeError) -> str:
+def first_reason(error: RuntimeError) -> str:
     """Pick the line of DALI's report that says what is wrong with the file."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if "rror" in line or "ailed" in line]
@@ -154,4 +175,4 @@ def open_executor(
     on_damaged: Callable[[DamagedImage], None],
 ) -> DaliExecutor:
     """Open this backend over one split."""
-    return DaliExecutor(reader, plan, device, batch_size, threads=min(8, os.cpu_count() or 1))
+    return DaliExecutor(ImageFeed(reader, plan, device), batch_size)

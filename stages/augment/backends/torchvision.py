@@ -1,8 +1,8 @@
 """The torchvision backend: images are decoded and resampled one by one, on threads.
 
-Pillow decodes (torchvision's own decoders are deprecated since 0.29), so that libjpeg itself can
-reduce photos much larger than the target to 1/2, 1/4 or 1/8. The resample is what torchvision's
-v2 calls.
+libjpeg-turbo decodes (torchvision's own decoders are deprecated since 0.29), so that photos much
+larger than the target come out at 1/2, 1/4 or 1/8: by simplejpeg where it is installed, else and
+for all other formats by Pillow, with the same pixels. The resample is what torchvision's v2 calls.
 """
 
 from __future__ import annotations
@@ -19,18 +19,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from pipeline.backend import is_installed
 from pipeline.device import Device
 from stages.augment.encoded import ORIENTATION, EncodedImages
 from stages.augment.geometry import Placement
 from stages.augment.images import DamagedImage, match_channels
 from stages.augment.pixels import apply_pixel_operations
-from stages.augment.plan import Draws, Plan, draw
+from stages.augment.plan import Draws, Plan, draw, reduction
 from stages.augment.reader import ArrayReader, FileReader
 from stages.augment.resample import resample
-
-_HEADROOM = 2.0
-"""Pixels that a reduced decode keeps for one of the target. It takes half the time of a full decode
-and its pixels differ by 1 to 2 of 255 on average; without headroom it would be 2 to 5."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +49,7 @@ class TorchvisionExecutor:
     ) -> None:
         self._reader = reader
         self._encoded = None if isinstance(reader, ArrayReader) else EncodedImages(reader)
+        self._turbo = _open_turbo()
         self._plan = plan
         self._device = torch.device(str(device))
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="read")
@@ -107,10 +105,21 @@ class TorchvisionExecutor:
 
     def _from_file(self, file: bytes, position: int, draws: Draws, row: int) -> torch.Tensor:
         assert self._encoded is not None
+        at = draws.placement.row(row)
         try:
-            return transform_file(file, self._plan, draws.placement.row(row))
+            if self._turbo is not None and self._encoded.is_plain_jpeg(position):
+                return self._turbo(file, self._plan, at)
+            return transform_file(file, self._plan, at)
         except (OSError, ValueError, SyntaxError, RuntimeError) as error:
             raise self._encoded.damaged(position, str(error).splitlines()[0]) from error
+
+
+def _open_turbo() -> Callable[[bytes, Plan, Placement], torch.Tensor] | None:
+    if not is_installed("simplejpeg"):
+        return None
+    from stages.augment.backends.turbo import transform_jpeg
+
+    return transform_jpeg
 
 
 def transform_file(file: bytes, plan: Plan, placement: Placement) -> torch.Tensor:
@@ -119,9 +128,7 @@ def transform_file(file: bytes, plan: Plan, placement: Placement) -> torch.Tenso
     with Image.open(io.BytesIO(file)) as image:
         upright = image.getexif().get(ORIENTATION, 1) == 1
         if upright:
-            full, scale = image.size, 1
-            if plan.decode.scaled:
-                scale = max(1, int(placement.reach((plan.height, plan.width)) / _HEADROOM))
+            full, scale = image.size, reduction(plan, placement)
             # For a JPEG, libjpeg takes the nearest of 1, 1/2, 1/4 and 1/8 that is not smaller.
             image.draft(mode, (full[0] // scale, full[1] // scale))
             placement = placement.rescaled(full, image.size)

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.device import CPU, Device
 from pipeline.errors import BackendUnavailable
-from stages.augment.backends import BACKENDS, choose_backend
+from stages.augment.backends import IMAGE_BACKENDS, choose_backend
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,20 @@ def test_auto_looks_at_the_data(
     )
     assert name == expected
     assert why in reason
+
+
+@pytest.mark.parametrize(
+    ("geometry_only", "jpeg", "expected"),
+    [(True, True, "torchvision"), (False, True, "dali-cpu"), (True, False, "dali-cpu")],
+)
+def test_jpegs_that_are_only_cut_go_the_fast_way(
+    geometry_only: bool, jpeg: bool, expected: str
+) -> None:
+    name, _ = choose_backend(
+        "auto", CPU, reader="folder", source_size=(375, 500), target=(224, 224), samples=100,
+        crops=True, jpeg=jpeg, geometry_only=geometry_only,
+    )  # fmt: skip
+    assert name == expected
 
 
 def test_many_tiny_files_are_not_held_in_memory() -> None:
@@ -56,4 +70,4 @@ def test_the_gpu_comes_first_where_there_is_one() -> None:
 
 
 def test_backends_stand_in_order_of_preference() -> None:
-    assert [b.name for b in BACKENDS] == ["dali-gpu", "dali-cpu", "torchvision", "array"]
+    assert [b.name for b in IMAGE_BACKENDS] == ["dali-gpu", "dali-cpu", "torchvision", "array"]
