@@ -121,8 +121,8 @@ def choose_backend(
         )
     if device.kind == "cpu" and jpeg and geometry_only and is_installed("simplejpeg"):
         return "torchvision", (
-            "backend torchvision: of JPEGs that are only cut, stretched and mirrored, libjpeg-turbo "
-            "and torch's resize make more a second than DALI's CPU operators"
+            "backend torchvision: for JPEGs that are only cut, stretched and mirrored, "
+            "libjpeg-turbo and torch's resize are faster than DALI's CPU operators"
         )
     selection = select(IMAGE_BACKENDS, "auto", device, where=where)
     return selection.backend.name, selection.reason
