@@ -35,13 +35,14 @@ class Checkpoint:
     """What was read back."""
 
     step: int
+    name: str
     weights: Mapping[str, Tensors]
     """By owner: ``model``, ``ema``, ``best``."""
     state: Mapping[str, object]
 
 
 class DamagedCheckpoint(Exception):
-    """A checkpoint on disk is not what was written; never leaves this module."""
+    """A checkpoint on disk is not what was written."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,19 +104,30 @@ class CheckpointFolder:
                 path.rename(path.with_name(f"aside-{path.name}"))
         return None
 
+    def load(self, name: str) -> Checkpoint:
+        """Return the checkpoint that another process found whole.
+
+        Raises:
+            DamagedCheckpoint: it is not so here.
+        """
+        path = self.folder / name
+        return _read(path, int(str(_read_manifest(path)["step"])))
+
     def clear(self) -> None:
         """Remove them all: the run is over."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def save_weights(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+def save_weights(
+    tensors: Mapping[str, torch.Tensor], path: Path, metadata: Mapping[str, str] | None = None
+) -> None:
     """Write tensors as safetensors, whatever device they are on and however they lie in memory."""
     # Copies: safetensors takes neither shared memory (tied weights) nor channels-last strides.
     plain = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
-    save_file(plain, path)
+    save_file(plain, path, dict(metadata or {}))
 
 
 def _read_manifest(path: Path) -> dict[str, object]:
@@ -140,7 +152,7 @@ def _read(path: Path, step: int) -> Checkpoint:
     for full_name, tensor in flat.items():
         owner, _, name = full_name.partition(".")
         weights.setdefault(owner, {})[name] = tensor
-    return Checkpoint(step=step, weights=weights, state=state)
+    return Checkpoint(step=step, name=path.name, weights=weights, state=state)
 
 
 def _sync_file(path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from pipeline.stage import StageConfig
+from stages.train.finetune_config import Freeze
 from stages.train.parallel_config import LaunchConfig, ParallelConfig
 
 Option = str | int | float | bool
@@ -21,6 +22,9 @@ class OptimizerConfig(StageConfig):
     """Peak learning rate; the schedule scales it."""
     weight_decay: float = Field(default=0.01, ge=0)
     """Applied to matrices and kernels, not to biases and norms."""
+    layer_decay: float | None = Field(default=None, gt=0, lt=1)
+    """Learning rate of a layer as a share of the next one's, for fine-tuning: 0.75 lets early
+    layers move little; timm's models know their layers."""
     momentum: float | None = Field(default=None, ge=0, lt=1)
     """For optimizers that have a momentum; timm's default (0.9) when left out."""
     betas: list[Annotated[float, Field(ge=0, lt=1)]] | None = Field(
@@ -97,7 +101,16 @@ class TrainConfig(StageConfig):
     """Replace a ResNet's 7x7/2 stem and max-pool by one 3x3/1 convolution, which keeps detail at
     about 16 times the computation; ``auto``: for images up to 64 px without pretrained weights."""
     pretrained: str | Literal[False] = False
-    """A safetensors file to start from, timm's or ours; ``false``: none. Nothing is downloaded."""
+    """Weights to start from: a safetensors file, timm's or ours; ``auto``: timm's for this model
+    where a cache of this machine holds them; ``download``: fetched otherwise; ``false``: none."""
+    normalization: Literal["auto", "data", "pretrained"] = "auto"
+    """Mean and spread that the model's first layer uses: ``pretrained``, those that the weights
+    were trained with; ``data``, the data set's; ``auto``: the weights' where there are any."""
+    freeze: Freeze = False
+    """What does not learn: ``all_but_head``, a list of layers or patterns (``[conv1, "layer?.*"]``)
+    or ``{until: layer3}``; norms in there keep their statistics too."""
+    unfreeze_after: int | None = Field(default=None, ge=1)
+    """Epochs after which what was frozen learns too; None: never."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Forward and backward precision; ``auto`` takes bf16 where the hardware has units for it."""
     epochs: int = Field(default=10, ge=1, le=100_000)
@@ -151,6 +164,21 @@ class TrainConfig(StageConfig):
             raise ValueError(
                 "weights: 'ema' needs the moving average, and ema is false. Set ema: {}, "
                 "or use weights: 'best' or 'last'."
+            )
+        if self.freeze is not False and self.parallel.pipeline != 1:
+            raise ValueError(
+                f"freeze: works on whole networks, and parallel.pipeline is "
+                f"{self.parallel.pipeline!r}. Set parallel.pipeline: 1, or freeze: false."
+            )
+        if self.unfreeze_after is not None and self.freeze is False:
+            raise ValueError(
+                f"unfreeze_after: {self.unfreeze_after} has nothing to free, since freeze is "
+                "false. Add freeze: all_but_head, or leave it out."
+            )
+        if self.normalization == "pretrained" and not self.pretrained:
+            raise ValueError(
+                "normalization: 'pretrained' needs weights to take it from, and pretrained is "
+                "false. Set pretrained, or use normalization: data."
             )
         if self.schedule.warmup_epochs > self.epochs:
             raise ValueError(

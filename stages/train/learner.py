@@ -14,6 +14,7 @@ from pipeline.device import Device
 from stages.augment.loader import Batch
 from stages.train.average import Average
 from stages.train.config import TrainConfig
+from stages.train.freeze import Freezing
 from stages.train.gradients import Gradients, WholeBatch
 from stages.train.guard import Guard
 from stages.train.models.classifier import ImageClassifier
@@ -40,6 +41,7 @@ class Learner:
     precision: Precision
     device: Device
     grad_clip: float | None
+    freezing: Freezing | None = None
     num_steps: int = 0
     loss_sum: torch.Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
     """Sum of finite losses since `take_loss`, each times its batch size; on the device."""
@@ -51,6 +53,11 @@ class Learner:
         state = self.module.state_dict(keep_vars=True).values()
         self._statistics = [tensor for tensor in state if id(tensor) not in own]
         self._statistics_before = [tensor.clone() for tensor in self._statistics]
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Freeze or free what the configuration says for an epoch (0 is the first)."""
+        if self.freezing is not None:
+            self.freezing.begin_epoch(epoch)
 
     def step(self, batch: Batch) -> None:
         """Learn from one batch; a step whose loss or gradient is not finite changes nothing."""
@@ -81,6 +88,11 @@ class Learner:
         samples = len(batch.targets)
         self.loss_sum.add_(torch.where(loss_is_finite, loss, 0.0), alpha=samples)
         self.num_samples += samples
+
+    def put_back_statistics(self) -> None:
+        """Undo what forward passes since the start of the step did to statistics."""
+        if self._statistics:
+            torch._foreach_copy_(self._statistics, self._statistics_before)
 
     def _update(self, finite: torch.Tensor) -> None:
         if self.scaler.is_enabled():
@@ -135,7 +147,7 @@ def build_learner(
     layout = torch.channels_last if module.channels_last else torch.contiguous_format
     module.to(device=place, memory_format=layout)  # type: ignore[call-overload]
     module.train()
-    optimizer = build_optimizer(module, config.optimizer)
+    optimizer = build_optimizer(module.body, config.optimizer)
     schedule = build_schedule(
         optimizer, config.schedule, epochs=config.epochs, steps_per_epoch=steps_per_epoch
     )

@@ -57,6 +57,7 @@ class Loop:
 
     def train_epoch(self) -> bool:
         """Learn the rest of the epoch; return False as soon as the guard trips."""
+        self.learner.begin_epoch(self.position.epoch)
         for batch in self._rest_of_epoch():
             self.learner.step(batch)
             self.position.batch += 1

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from pipeline.artifacts import DataSpec, ModuleRef
 from pipeline.errors import ConfigError
 from pipeline.events import EventLog
 from stages.train.config import TrainConfig
+from stages.train.finetune import choose_normalization, find_weights, start_from
 from stages.train.models.classifier import ImageClassifier
 from stages.train.models.factory import FACTORY, build_model
-from stages.train.models.pretrained import load_pretrained
 from stages.train.models.stem import SMALL_IMAGE_PX, has_large_stem, shrink_stem
+from stages.train.models.weights_file import WeightsFile
 
 _FROM_DATA = ("name", "classes", "height", "width", "channels", "mean", "std", "small_input")
 
@@ -25,19 +25,19 @@ def build_network(
     Raises:
         ConfigError: there is no such model, or it does not fit the data.
     """
-    ref = _reference(config, spec)
+    weights = find_weights(config, events)
+    mean, std = choose_normalization(config, spec, weights, events)
+    ref = _reference(config, replace(spec, mean=mean, std=std))
     module = build_model(**ref.arguments)  # type: ignore[arg-type]
-    if config.small_input == "auto" and _wants_small_stem(config, spec, module):
+    if config.small_input == "auto" and _wants_small_stem(spec, module, weights):
         shrink_stem(module.body)
         ref = replace(ref, arguments={**ref.arguments, "small_input": True})
         events.info(
             f"small_input: auto gives {config.model} a stem of one 3x3 convolution of stride 1, "
             f"because the images are {spec.width}x{spec.height} (false keeps the faster original)"
         )
-    if config.pretrained:
-        fresh = load_pretrained(module, Path(config.pretrained))
-        rest = ", ".join(fresh) or "none"
-        events.info(f"pretrained weights from {config.pretrained}; as initialized: {rest}")
+    if weights is not None:
+        start_from(module, weights, spec, events)
     return module, ref
 
 
@@ -64,6 +64,9 @@ def _reference(config: TrainConfig, spec: DataSpec) -> ModuleRef:
     )
 
 
-def _wants_small_stem(config: TrainConfig, spec: DataSpec, module: ImageClassifier) -> bool:
-    is_small = min(spec.height, spec.width) <= SMALL_IMAGE_PX
-    return is_small and not config.pretrained and has_large_stem(module.body)
+def _wants_small_stem(spec: DataSpec, module: ImageClassifier, weights: WeightsFile | None) -> bool:
+    if not has_large_stem(module.body):
+        return False
+    if weights is not None:
+        return weights.note is not None and weights.note.small_input
+    return min(spec.height, spec.width) <= SMALL_IMAGE_PX

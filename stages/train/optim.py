@@ -39,6 +39,9 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.O
         settings["momentum"] = config.momentum
     if "fused" in takes:
         settings["fused"] = True
+    if config.layer_decay is not None:
+        _require_layers(module)
+        settings["layer_decay"] = config.layer_decay
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
         module, config.name, lr=config.lr, weight_decay=config.weight_decay, **settings
     )
@@ -59,6 +62,15 @@ def _parameters_of(name: str) -> frozenset[str]:
             f"stages.train.optimizer.name: '{name}' cannot be used here: {error}. "
             "Install its package, or use 'adamw' or 'sgd'."
         ) from error
+
+
+def _require_layers(module: nn.Module) -> None:
+    if not hasattr(module, "group_matcher"):
+        raise ConfigError(
+            f"stages.train.optimizer.layer_decay: {type(module).__name__} does not say which "
+            "parameters make a layer. Give it the method group_matcher(coarse) that timm's models "
+            "have, or leave layer_decay out."
+        )
 
 
 def _require(setting: str, name: str, takes: frozenset[str]) -> None:

@@ -13,6 +13,7 @@ from stages.train.amp_check import AmpCheck
 from stages.train.chapter import Outcome, write_chapter
 from stages.train.checkpoint import Tensors, save_weights
 from stages.train.evaluate import Evaluation, evaluate
+from stages.train.finetune import note_of
 from stages.train.loop import Loop
 from stages.train.precision import FP32
 
@@ -34,7 +35,7 @@ def finish(draft: TrainedModel, loop: Loop, check: AmpCheck | None) -> TrainedMo
         )
         hops.append(_hop(learner.precision.name, amp))
 
-    save_weights(weights, draft.weights)
+    save_weights(weights, draft.weights, note_of(draft).as_metadata())
     predictions = ctx.dir / "predictions.npz"
     reference.save(predictions)
     metrics = {

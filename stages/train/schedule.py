@@ -48,8 +48,8 @@ class Schedule:
 
     @property
     def lr(self) -> float:
-        """The rate in use, of the first parameter group."""
-        return float(self.optimizer.param_groups[0]["lr"])
+        """The rate in use, of the layers that learn fastest."""
+        return max(float(group["lr"]) for group in self.optimizer.param_groups)
 
 
 def build_schedule(

@@ -17,6 +17,7 @@ from stages.train.amp_check import AmpCheck, check_amp
 from stages.train.checkpoint import CheckpointFolder, save_weights
 from stages.train.config import TrainConfig
 from stages.train.dead_taps import keep_dead_taps_in_fp32
+from stages.train.finetune import freeze_as_asked
 from stages.train.learner import Learner, build_learner
 from stages.train.loop import Loop
 from stages.train.models.classifier import ImageClassifier
@@ -79,6 +80,7 @@ def train(config: TrainConfig, ctx: Context) -> TrainedModel:
                     f"kept in fp32, parts of their kernels see padding only: {', '.join(dead)}"
                 )
             learner = build_learner(module, config, precision, ctx.device, len(train_loader))
+            learner.freezing = freeze_as_asked(module, config, ctx.events)
             check = sanity_check(learner, images, ctx)
             if config.rehearsal and not checkpoints.paths():
                 rehearse(module, draft, ctx)

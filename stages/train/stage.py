@@ -15,7 +15,7 @@ from pipeline.environment import installed_version
 from pipeline.errors import Problem
 from pipeline.files import sha256_file
 from stages.train.config import TrainConfig
-from stages.train.models.names import model_problem, optimizer_problem
+from stages.train.models.names import model_problem, optimizer_problem, weights_problem
 from stages.train.threads import resolve_threads
 
 
@@ -37,9 +37,7 @@ class Train:
             problems.append(Problem(path="model", message=message))
         if message := optimizer_problem(self.config.optimizer.name):
             problems.append(Problem(path="optimizer.name", message=message))
-        path = self.config.pretrained
-        if path and not Path(path).is_file():
-            message = f"'{path}' is no file. Give the path of a .safetensors file, or false."
+        if self.config.pretrained and (message := weights_problem(self.config.pretrained)):
             problems.append(Problem(path="pretrained", message=message))
         return problems
 
@@ -49,9 +47,18 @@ class Train:
         parts["device"] = device.kind
         parts["cpu"] = _cpu_name()
         parts["threads"] = str(resolve_threads(self.config.threads))
-        if self.config.pretrained and Path(self.config.pretrained).is_file():
-            parts["pretrained"] = sha256_file(Path(self.config.pretrained))
+        weights = self._weights()
+        if weights is not None and weights.is_file():
+            parts["pretrained"] = sha256_file(weights)
         return parts
+
+    def _weights(self) -> Path | None:
+        """Return the file to start from, as far as it is known before the run."""
+        if self.config.pretrained in ("auto", "download"):
+            from stages.train.models.timm_weights import find_timm_weights
+
+            return find_timm_weights(self.config.model)
+        return Path(self.config.pretrained) if self.config.pretrained else None
 
     def run(self, ctx: Context) -> TrainedModel:
         """Train, or go on with training, until the target, the last epoch or the time limit."""

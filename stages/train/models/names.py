@@ -66,3 +66,27 @@ def optimizer_problem(name: str) -> str:
 def _can_be_found(module: str) -> bool:
     # An empty part ("a..b") is a ValueError of find_spec, not an answer.
     return all(part.isidentifier() for part in module.split(".")) and is_installed(module)
+
+
+_PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".tar")
+
+
+def weights_problem(given: str) -> str:
+    """Say what can be seen to be wrong with ``pretrained:`` without reading it; ``""``: nothing."""
+    if given in ("auto", "download"):
+        return ""
+    path = Path(given)
+    if path.suffix in _PICKLES:
+        return (
+            f"'{given}' is a pickle, and loading one runs whatever code it holds. Allowed: "
+            '.safetensors. Where you trust it, convert it once: python -c "import torch; from '
+            "safetensors.torch import save_file; "
+            f"save_file(torch.load('{given}', weights_only=True), '{path.stem}.safetensors')\""
+        )
+    if path.is_file():
+        return ""
+    beside = [file.name for file in path.parent.glob("*.safetensors")]
+    return (
+        f"'{given}' is no file. Allowed: the path of a .safetensors file, auto, download or "
+        f"false.{nearest(path.name, beside) or nearest(given, ['auto', 'download', 'false'])}"
+    )
