@@ -1,0 +1,225 @@
+"""Draft: one way to lay a step over K stages and M micro-batches, timed and not yet chosen.
+
+The numbers of memory are of the budget (added up from blocks); the planner measures what it takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+
+from stages.train.gpipe.budget import Budget, measure_budget
+from stages.train.gpipe.memory import MemoryMeter, Recompute
+from stages.train.gpipe.orders import Schedule, most_alive
+from stages.train.gpipe.partition import Bounds, Fits, pack, partition
+from stages.train.gpipe.profile import Profile
+from stages.train.gpipe.simulate import Times, simulate
+from stages.train.gpipe.timeline import Timeline
+from stages.train.gpipe.weights import ParameterBytes
+from stages.train.parallel_config import ParallelConfig
+
+MOST_MICRO_BATCHES = 512
+"""Tried by ``auto``; smaller pieces only wait for each other."""
+GIB = 2**30
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Link:
+    """What it takes to hand a micro-batch to the next stage."""
+
+    latency_s: float = 50e-6
+    bytes_per_s: float = 4e9
+    """About that of a copy through shared memory."""
+
+    def seconds(self, num_bytes: float) -> float:
+        """Return the seconds for so many bytes."""
+        return self.latency_s + num_bytes / self.bytes_per_s
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A partition with a number of micro-batches, and the step simulated."""
+
+    bounds: Bounds
+    micro_batches: int
+    timeline: Timeline
+
+    @property
+    def stages(self) -> int:
+        """How many."""
+        return len(self.bounds) - 1
+
+    @property
+    def step_s(self) -> float:
+        """Predicted seconds of a step."""
+        return self.timeline.makespan_s
+
+
+@dataclass(frozen=True, slots=True)
+class Least:
+    """The least memory that some number of stages can do with."""
+
+    bytes: float
+    micro_batches: int
+
+
+@dataclass(kw_only=True)
+class Drafts:
+    """All drafts of one chain."""
+
+    config: ParallelConfig
+    meter: MemoryMeter
+    profile: Profile
+    batch: int
+    weights: ParameterBytes
+    link: Link
+    cores: int | None
+    cuts: Bounds | None
+    _of: dict[int, list[Draft]] = field(default_factory=dict)
+
+    @cached_property
+    def budget(self) -> Budget:
+        """Memory by block; measured when something asks for it."""
+        return measure_budget(self.meter, self.weights)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The order that is simulated; interleaved and zero-bubble ones as 1F1B, no faster."""
+        return "gpipe" if self.config.schedule == "gpipe" else "1f1b"
+
+    def of(self, stages: int) -> list[Draft]:
+        """Return every draft of so many stages that fits, the fastest first."""
+        if stages not in self._of:
+            drafts = [
+                draft
+                for micro_batches in self._micro_batches(stages)
+                if (draft := self._draft(stages, micro_batches)) is not None
+            ]
+            self._of[stages] = sorted(drafts, key=lambda draft: draft.step_s)
+        return self._of[stages]
+
+    def size(self, micro_batches: int) -> int:
+        """Return the samples of the largest micro-batch."""
+        return -(-self.batch // micro_batches)
+
+    def alive(self, stages: int, micro_batches: int) -> list[int]:
+        """Return how many micro-batches are alive on each stage at most."""
+        return [most_alive(self.schedule, k, stages, micro_batches) for k in range(stages)]
+
+    def times(self, draft: Draft) -> Times:
+        """Return the seconds of one micro-batch on each stage and between them."""
+        return self._times(draft.bounds, draft.micro_batches)
+
+    def least(self, stages: int, recompute: Recompute) -> Least:
+        """Return the least memory of a device that so many stages fit, over all micro-batches."""
+        found = [
+            Least(self._least_bytes(stages, m, recompute), m)
+            for m in self._micro_batches(stages, by_memory=True)
+        ]
+        return min(found, key=lambda one: one.bytes)
+
+    def _micro_batches(self, stages: int, *, by_memory: bool = False) -> list[int]:
+        asked = self.config.micro_batches
+        if isinstance(asked, int):
+            return [asked] if asked >= stages else []
+        if stages == 1 and self.config.memory is None and not by_memory:
+            return [1]
+        rising = {m for start in (1, stages) for m in powers(self.batch, start)}
+        return sorted(m for m in rising if stages <= m <= MOST_MICRO_BATCHES)
+
+    def _draft(self, stages: int, micro_batches: int) -> Draft | None:
+        bounds = self.cuts or self._partition(stages, micro_batches)
+        if bounds is None:
+            return None
+        times = self._times(bounds, micro_batches)
+        timeline = simulate(self.schedule, times, micro_batches, cores=self.cores)
+        return Draft(bounds, micro_batches, timeline)
+
+    def _partition(self, stages: int, micro_batches: int) -> Bounds | None:
+        links = [2 * seconds for seconds in self._links(micro_batches)]
+        fits = None
+        if self.config.memory is not None:
+            recompute, limit = self.config.recompute_mode, float(self.config.memory)
+            fits = self._fits(stages, micro_batches, recompute, limit)
+        by_time = self.config.balance == "time"
+        costs = self._costs(micro_batches)
+        return partition(costs, stages, links=links if by_time else (), fits=fits)
+
+    def _costs(self, micro_batches: int) -> Sequence[float]:
+        match self.config.balance:
+            case "time":
+                forward, backward = self._seconds(micro_batches)
+                return [f + b for f, b in zip(forward, backward, strict=True)]
+            case "parameters":
+                return [float(block.parameters) for block in self.budget.blocks]
+            case "memory":
+                size = self.size(micro_batches)
+                waits = micro_batches if self.config.recompute_mode == "never" else 1
+                return [b.weights + waits * b.kept.at(size) for b in self.budget.blocks]
+
+    def _seconds(self, micro_batches: int) -> tuple[Sequence[float], Sequence[float]]:
+        """Return forward and backward seconds of each block, recomputation in the latter."""
+        size = self.batch / micro_batches
+        forward, backward = self.profile.forward_s(size), self.profile.backward_s(size)
+        # By blocks: once more without a graph for what enters each block, and once with it.
+        again = {"never": 0.0, "except_last": 1 - 1 / micro_batches, "always": 1.0, "blocks": 2.0}
+        share = again[self.config.recompute_mode]
+        return forward, [b + share * f for f, b in zip(forward, backward, strict=True)]
+
+    def _links(self, micro_batches: int) -> list[float]:
+        each = self.meter.link_bytes(2)
+        size = self.batch / micro_batches
+        return [self.link.seconds(num_bytes * size / 2) for num_bytes in each]
+
+    def _times(self, bounds: Bounds, micro_batches: int) -> Times:
+        forward, backward = self._seconds(micro_batches)
+        links = self._links(micro_batches)
+        return Times(
+            forward_s=[sum(forward[a:b]) for a, b in pairwise(bounds)],
+            backward_s=[sum(backward[a:b]) for a, b in pairwise(bounds)],
+            link_s=[links[cut - 1] for cut in bounds[1:-1]],
+        )
+
+    def _fits(self, stages: int, micro_batches: int, recompute: Recompute, limit: float) -> Fits:
+        size, alive = self.size(micro_batches), self.alive(stages, micro_batches)
+        known: dict[tuple[int, int, int], bool] = {}
+
+        def fits(stage: int, start: int, stop: int) -> bool:
+            key = alive[stage] if stage < stages else 1, start, stop
+            if key not in known:
+                total = self.budget.total(start, stop, size, recompute, key[0])
+                known[key] = total <= limit
+            return known[key]
+
+        return fits
+
+    def _least_bytes(self, stages: int, micro_batches: int, recompute: Recompute) -> float:
+        """Search the least limit under which the blocks can be packed into so many stages."""
+        blocks, size = len(self.budget), self.size(micro_batches)
+        low, high = 0.0, self.budget.total(0, blocks, size, recompute, micro_batches)
+        while high - low > 1e-4 * high:
+            middle = (low + high) / 2
+            packed = pack(self._fits(stages, micro_batches, recompute, middle), blocks)
+            if packed is not None and len(packed) - 1 <= stages:
+                high = middle
+            else:
+                low = middle
+        return high
+
+
+def powers(limit: int, start: int = 1) -> list[int]:
+    """Return `start`, twice that, and so on up to `limit`."""
+    found = []
+    while start <= limit:
+        found.append(start)
+        start *= 2
+    return found
+
+
+def gib(num_bytes: float, *, up: bool = False) -> str:
+    """Return bytes as text; `up` rounds so that the text is enough."""
+    unit, name = (GIB, "GiB") if num_bytes >= GIB else (2**20, "MiB")
+    value = num_bytes / unit
+    return f"{-(-value * 100 // 1) / 100:.2f} {name}" if up else f"{value:.2f} {name}"
