@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 
+from stages.augment.audio.features import AudioFeatures
+from stages.augment.audio.operations import FrequencyMask, Gain, TimeMask, TimeShift
 from stages.augment.config import AugmentConfig
 from stages.augment.sources import Finding, Item
 from stages.augment.spec import (
@@ -21,6 +23,7 @@ from stages.augment.split import stratified_sample, stratified_split
 SMALL_SIDE = 64
 """Up to here images are drawings and thumbnails; above, photographs."""
 PHOTO_SIDE = 224
+_CLIP_DEFAULT = (TimeShift(), Gain(), TimeMask(), FrequencyMask())
 _CROP_SHARE = 0.875
 """Share of the shorter side that eval keeps of a photograph, as ImageNet's protocols do."""
 
@@ -49,6 +52,9 @@ def choose_splits(
 
 def choose_shape(config: AugmentConfig, findings: Sequence[Finding]) -> tuple[int, int, int]:
     """Return height, width and channels: as configured, or as the usable samples suggest."""
+    if config.holds_audio:
+        features = config.audio or AudioFeatures()
+        return features.mels, features.frames, 1
     channels = config.channels
     if channels == "auto":
         channels = 1 if all(finding.mode in ("L", "1") for finding in findings) else 3
@@ -66,8 +72,15 @@ def choose_transforms(
     """Return the configured lists; one left out gets a moderate default for the data.
 
     Small pictures are turned and shifted a little and never mirrored (a mirrored digit is none);
-    photographs are cropped at random and mirrored.
+    photographs are cropped at random and mirrored. Clips are shifted, made louder or quieter, and
+    masked.
     """
+    if config.holds_audio:
+        return TransformSpec(
+            train=_CLIP_DEFAULT if config.train is None else config.train,
+            eval=config.eval or (),
+            audio=config.audio or AudioFeatures(),
+        )
     small = all(max(finding.height, finding.width) <= SMALL_SIDE for finding in findings)
     train: tuple[AnyOperation, ...] = (RandomResizedCrop(scale=(0.25, 1.0)), Flip())
     eval_: tuple[AnyOperation, ...] = (
@@ -96,5 +109,6 @@ def data_digest(
         digest.update(f"{split} {len(splits[split])}\n".encode())
         for index in splits[split]:
             digest.update(f"{findings[index].sha256} {items[index].label}\n".encode())
-    digest.update(f"{shape} {transforms.model_dump_json(include={'eval'})}".encode())
+    seen = {"eval", "audio"} if transforms.audio else {"eval"}
+    digest.update(f"{shape} {transforms.model_dump_json(include=seen)}".encode())
     return digest.hexdigest()

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import DataError
-from stages.augment.images import DamagedImage
+from stages.augment.damage import DamagedSample
 
 OnError = Literal["skip", "fail"]
 
@@ -22,7 +22,7 @@ class BadFiles:
         self._on_error = on_error
         self._positions: set[int] = set()
 
-    def add(self, damaged: DamagedImage) -> None:
+    def add(self, damaged: DamagedSample) -> None:
         """Put an image aside, or raise it when damage is not to be skipped."""
         if self._on_error == "fail":
             raise damaged

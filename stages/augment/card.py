@@ -40,6 +40,8 @@ class DataCard:
     conflicts: tuple[tuple[str, str], ...]
     """Names of equal files with different labels."""
     damaged: int
+    noun: str = "image"
+    """What one sample is called."""
 
     @property
     def imbalance(self) -> float:
@@ -51,12 +53,12 @@ class DataCard:
         said: list[str] = []
         if self.leaks:
             said.append(
-                f"{len(self.leaks)} eval image(s) are equal to a training image, so accuracy is "
+                f"{len(self.leaks)} eval {self.noun}(s) are equal to a training {self.noun}, so accuracy is "
                 f"overstated: {_pairs(self.leaks)}. Keep each on one side."
             )
         if self.conflicts:
             said.append(
-                f"{len(self.conflicts)} image(s) stand in two classes: {_pairs(self.conflicts)}. "
+                f"{len(self.conflicts)} {self.noun}(s) stand in two classes: {_pairs(self.conflicts)}. "
                 "Decide on one label."
             )
         if self.imbalance >= IMBALANCE:
@@ -64,7 +66,7 @@ class DataCard:
                 self.classes[int(pick(self.counts["train"]))] for pick in (np.argmax, np.argmin)
             )
             said.append(
-                f"class {largest} has {self.imbalance:.0f} times the images of {smallest}; "
+                f"class {largest} has {self.imbalance:.0f} times the {self.noun}s of {smallest}; "
                 "top-1 accuracy will say little about the small classes."
             )
         return tuple(said)
@@ -94,7 +96,7 @@ def make_card(
         widths=_spread([findings[index].width for index in used]),
         heights=_spread([findings[index].height for index in used]),
         modes=dict(Counter(findings[index].mode for index in used).most_common()),
-        leaks=leaks, repeats=repeats, conflicts=conflicts, damaged=num_damaged,
+        leaks=leaks, repeats=repeats, conflicts=conflicts, damaged=num_damaged, noun=source.noun,
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 augment: {dataset: digits, size: 32}
 augment: {dataset: {folder: data/flowers}, size: 224, train: [random_resized_crop, flip]}
 augment: {dataset: {idx: /usr/share/datasets/fashion-mnist}, batch_size: 256}
+augment: {dataset: {audio_folder: data/words}, audio: {seconds: 1.0}, train: [time_mask]}
 augment: {dataset: {webdataset: "shards/train-{000..009}.tar", eval: shards/val.tar}}
 """
 
@@ -23,9 +24,11 @@ from pydantic import (
 
 from pipeline.errors import nearest
 from pipeline.stage import StageConfig
-from stages.augment.spec import Normalize, Operation, Operations, is_random
+from stages.augment.audio.features import AudioFeatures
+from stages.augment.spec import Normalize, Operation, Operations, is_random, misplaced
 
-_KINDS = ("folder", "idx", "webdataset")
+_KINDS = ("folder", "idx", "webdataset", "audio_folder")
+_BUILT_IN = ("digits", "keywords")
 _SIDE_MIN, _SIDE_MAX = 4, 4096
 
 
@@ -58,13 +61,22 @@ class WebDataset(StageConfig):
     """Names for labels 0, 1, ...; empty: what the ``.cls`` members say."""
 
 
+class AudioFolderDataset(StageConfig):
+    """Audio files in one sub-folder a class."""
+
+    audio_folder: str = Field(min_length=1)
+    """``root/class/*.wav|flac|ogg``, or ``root/train/class/*`` with ``root/val/class/*``."""
+    eval: str = ""
+    """A folder of eval clips laid out by class; empty: found in the folder, or split off."""
+
+
 def _known_dataset(value: object) -> object:
     """Say what is allowed in one sentence instead of one error for each kind of data set."""
-    allowed = "Allowed: digits, or a mapping with one of folder, idx, webdataset."
-    if isinstance(value, str) and value != "digits":
+    allowed = f"Allowed: {', '.join(_BUILT_IN)}, or a mapping with one of {', '.join(_KINDS)}."
+    if isinstance(value, str) and value not in _BUILT_IN:
         raise ValueError(
-            f"{value!r} is no built-in data set. {allowed}{nearest(value, ['digits'])} "
-            f"For an image folder write {{folder: {value}}}."
+            f"{value!r} is no built-in data set. {allowed}{nearest(value, _BUILT_IN)} "
+            f"For an image folder write {{folder: {value}}}, for clips {{audio_folder: {value}}}."
         )
     if isinstance(value, Mapping):
         named = [key for key in value if key in _KINDS]
@@ -87,10 +99,11 @@ def _dataset_kind(value: object) -> str:
 
 
 Dataset = Annotated[
-    Annotated[Literal["digits"], Tag("name")]
+    Annotated[Literal["digits", "keywords"], Tag("name")]
     | Annotated[FolderDataset, Tag("folder data set")]
     | Annotated[IdxDataset, Tag("idx data set")]
-    | Annotated[WebDataset, Tag("webdataset data set")],
+    | Annotated[WebDataset, Tag("webdataset data set")]
+    | Annotated[AudioFolderDataset, Tag("audio_folder data set")],
     Discriminator(_dataset_kind),
     BeforeValidator(_known_dataset),
 ]
@@ -153,7 +166,10 @@ class AugmentConfig(StageConfig):
     """The data set, its splits, and what is done to images on the way to the model."""
 
     dataset: Dataset
-    """``digits``, or a mapping with one of ``folder``, ``idx``, ``webdataset``."""
+    """``digits`` (images), ``keywords`` (synthetic words), or a mapping with one of ``folder``,
+    ``idx``, ``webdataset``, ``audio_folder``."""
+    audio: AudioFeatures | None = None
+    """How clips become spectrograms; left out: its defaults for clips, nothing for images."""
     size: Size = "auto"
     """Side, or [height, width], of the images handed over; auto: their own if all are alike and
     at most 64 pixels, else 224."""
@@ -162,7 +178,8 @@ class AugmentConfig(StageConfig):
     batch_size: int = Field(default=64, ge=1, le=65536)
     """Images a batch, unless a later stage says otherwise."""
     backend: str = "auto"
-    """``auto``, ``dali-gpu``, ``dali-cpu``, ``torchvision`` or ``array``."""
+    """``auto``, ``dali-gpu``, ``dali-cpu``; for images ``torchvision`` or ``array``, for clips
+    ``soundfile``."""
     train: Operations | None = None
     """Operations on training images; left out: a moderate choice, see the report."""
     eval: EvalOperations | None = None
@@ -178,6 +195,32 @@ class AugmentConfig(StageConfig):
     mean_std: Literal["auto", "imagenet", "half"] = "auto"
     """What the model normalizes with: measured on the training part, ImageNet's figures, or 0.5; a
     ``normalize`` operation with values of its own decides instead."""
+
+    @property
+    def holds_audio(self) -> bool:
+        """Whether the data set holds clips of sound, and not images."""
+        return self.dataset == "keywords" or isinstance(self.dataset, AudioFolderDataset)
+
+    @model_validator(mode="after")
+    def _fits_the_data(self) -> Self:
+        wrong = misplaced((*(self.train or ()), *(self.eval or ())), audio=self.holds_audio)
+        if wrong:
+            raise ValueError(wrong)
+        if self.audio is not None and not self.holds_audio:
+            raise ValueError(
+                "audio: is for clips of sound, and the data set holds images. Leave it out, or "
+                "use dataset: keywords or dataset: {audio_folder: ...}."
+            )
+        if self.holds_audio and (self.size != "auto" or self.channels != "auto"):
+            raise ValueError(
+                "size and channels are for images; a spectrogram has mels x frames and one "
+                "channel. Leave them out and set audio: {mels: ..., seconds: ..., hop_ms: ...}."
+            )
+        if self.holds_audio and self.mean_std == "imagenet":
+            raise ValueError(
+                "mean_std: imagenet is for photographs. Allowed for clips: 'auto' or 'half'."
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_normalization(self) -> Self:

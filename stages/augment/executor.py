@@ -21,7 +21,7 @@ class Executor(Protocol):
         ...
 
     def collect(self) -> torch.Tensor:
-        """Return the images (N, H, W, C) asked for first; raises `DamagedImage`."""
+        """Return the images (N, H, W, C) asked for first; raises `DamagedSample`."""
         ...
 
     def drain(self) -> None:

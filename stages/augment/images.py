@@ -13,23 +13,17 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from pipeline.errors import DataError
+from stages.augment.damage import DamagedSample
 from stages.augment.reader import ArrayReader, FileReader
 
 MAX_HELD_BYTES = 4 << 30
 """The array backend refuses to hold more decoded pixels than this."""
 
 
-class DamagedImage(DataError):
+class DamagedImage(DamagedSample):
     """One image of a batch cannot be decoded."""
 
-    def __init__(self, position: int, name: str, reason: str) -> None:
-        self.position = position
-        self.name = name
-        self.reason = reason
-        super().__init__(
-            f"{name}: the image cannot be decoded: {reason}. "
-            "Replace or remove the file, or use on_error: skip."
-        )
+    noun = "image"
 
 
 def decode_pil(encoded: bytes, channels: int) -> NDArray[np.uint8]:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from pipeline.artifacts import DataSpec
 from pipeline.backend import select
 from pipeline.device import CPU, Device
-from stages.augment.backends import BACKENDS
+from stages.augment.audio.plan import AudioPlan, make_audio_plan
+from stages.augment.backends import backends_for
 from stages.augment.bad_files import BadFiles, OnError
 from stages.augment.batch import Batch, Loader, Mix
 from stages.augment.executor import Executor
@@ -71,7 +72,7 @@ def open_loader(
     executor = _open_executor(
         backend or spec.backend, device, reader, plan, schedule.batch_size, bad_files
     )
-    return ScheduledLoader(executor, schedule, plan, reader.labels, bad_files, device)
+    return ScheduledLoader(executor, schedule, plan.mixing, reader.labels, bad_files, device)
 
 
 def preprocess_bytes(
@@ -81,16 +82,16 @@ def preprocess_bytes(
     backend: str | None = None,
     device: Device = CPU,
 ) -> NDArray[np.uint8]:
-    """Return the pixels (N, H, W, C) that encoded images become through the eval transform.
+    """Return the pixels (N, H, W, C) that encoded files become through the eval transform.
 
     Args:
         spec: what the augment stage left.
-        encoded: the content of image files.
+        encoded: the content of image files, or of audio files.
         backend: defaults to the spec's.
         device: where the work is done.
 
     Raises:
-        DataError: an image cannot be decoded; the message gives its number.
+        DataError: a file cannot be decoded; the message gives its number.
         BackendUnavailable: the backend cannot run here.
     """
     plan = _plan(spec, "eval")
@@ -111,10 +112,13 @@ def preprocess_bytes(
         executor.close()
 
 
-def _plan(spec: DataSpec, split: SplitName) -> Plan:
+def _plan(spec: DataSpec, split: SplitName) -> Plan | AudioPlan:
     transforms = TransformSpec.load(spec.transforms)
+    operations = transforms.train if split == "train" else transforms.eval
+    if transforms.audio is not None:
+        return make_audio_plan(transforms.audio, operations)
     return make_plan(
-        transforms.train if split == "train" else transforms.eval,
+        operations,
         height=spec.height,
         width=spec.width,
         channels=spec.channels,
@@ -125,11 +129,12 @@ def _open_executor(
     backend: str,
     device: Device,
     reader: FileReader | ArrayReader,
-    plan: Plan,
+    plan: Plan | AudioPlan,
     batch_size: int,
     bad_files: BadFiles,
 ) -> Executor:
-    chosen = select(BACKENDS, backend, device, where="stages.augment.backend").backend
+    backends = backends_for(audio=isinstance(plan, AudioPlan))
+    chosen = select(backends, backend, device, where="stages.augment.backend").backend
     executor: Executor = chosen.load().open_executor(
         reader, plan, device, batch_size, bad_files.add
     )

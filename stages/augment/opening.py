@@ -5,15 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.context import Context
-from stages.augment.config import AugmentConfig, FolderDataset, IdxDataset, WebDataset
+from stages.augment.config import (
+    AudioFolderDataset,
+    AugmentConfig,
+    FolderDataset,
+    IdxDataset,
+    WebDataset,
+)
 from stages.augment.paths import expand_shards, user_path
 from stages.augment.sources import Part, Source
 from stages.augment.sources.digits import write_digits
 from stages.augment.sources.folder import open_folder
+from stages.augment.sources.keywords import KEYWORDS_NAME, write_keywords
 from stages.augment.sources.idx import open_idx
 from stages.augment.sources.shards import open_shards
 
-DIGITS_FOLDER = "data"
+BUILT_IN_FOLDER = "data"
 
 
 def open_source(config: AugmentConfig, ctx: Context) -> Source:
@@ -22,8 +29,18 @@ def open_source(config: AugmentConfig, ctx: Context) -> Source:
         case FolderDataset(folder=folder, eval=eval_folder):
             return open_folder(user_path(folder), user_path(eval_folder) if eval_folder else None)
         case "digits":
-            write_digits(ctx.dir / DIGITS_FOLDER, config.split_seed)
-            return open_folder(ctx.dir / DIGITS_FOLDER, name="digits")
+            write_digits(ctx.dir / BUILT_IN_FOLDER, config.split_seed)
+            return open_folder(ctx.dir / BUILT_IN_FOLDER, name="digits")
+        case AudioFolderDataset(audio_folder=folder, eval=eval_folder):
+            from stages.augment.audio.scan import SOUNDS
+
+            held_out = user_path(eval_folder) if eval_folder else None
+            return open_folder(user_path(folder), held_out, media=SOUNDS)
+        case "keywords":
+            from stages.augment.audio.scan import SOUNDS
+
+            write_keywords(ctx.dir / BUILT_IN_FOLDER, config.split_seed)
+            return open_folder(ctx.dir / BUILT_IN_FOLDER, name=KEYWORDS_NAME, media=SOUNDS)
         case IdxDataset(idx=folder, classes=classes):
             return open_idx(user_path(folder), classes)
         case WebDataset(webdataset=train, eval=held_out, classes=classes):

@@ -46,11 +46,11 @@ def set_aside(
         more = f"; and {len(damaged) - _NAMED} more" if len(damaged) > _NAMED else ""
         if on_error == "fail":
             raise DataError(
-                f"{source.name}: {len(damaged)} of {len(source.items)} images cannot be used: "
+                f"{source.name}: {len(damaged)} of {len(source.items)} {source.noun}s cannot be used: "
                 f"{told}{more}. Mend or remove them, or set on_error: skip to leave them out."
             )
         ctx.events.warning(
-            f"{source.name}: {len(damaged)} of {len(source.items)} images are left out "
+            f"{source.name}: {len(damaged)} of {len(source.items)} {source.noun}s are left out "
             f"(on_error: skip): {told}{more}. All are named in {DAMAGED_FILE}."
         )
     _check_classes(source, usable)
@@ -61,7 +61,8 @@ def _check_classes(source: Source, usable: Sequence[int]) -> None:
     if len(source.classes) < 2:
         raise DataError(
             f"{source.name}: {len(source.classes)} class ({', '.join(source.classes)}); a "
-            "classifier needs at least 2. Put the images of each class into a folder of its own."
+            f"classifier needs at least 2. Put the {source.noun}s of each class into a folder of its "
+            "own."
         )
     trained = Counter(
         source.items[index].label for index in usable if source.items[index].part != "eval"
@@ -69,10 +70,12 @@ def _check_classes(source: Source, usable: Sequence[int]) -> None:
     empty = [name for label, name in enumerate(source.classes) if not trained[label]]
     if empty:
         raise DataError(
-            f"{source.name}: no usable training image in {len(empty)} class(es): "
-            f"{', '.join(empty[:_NAMED])}. Add images, or remove the empty class."
+            f"{source.name}: no usable training {source.noun} in {len(empty)} class(es): "
+            f"{', '.join(empty[:_NAMED])}. Add {source.noun}s, or remove the empty class."
         )
     if any(item.part == "eval" for item in source.items) and not any(
         source.items[index].part == "eval" for index in usable
     ):
-        raise DataError(f"{source.name}: no usable image in the eval part. Add images to it.")
+        raise DataError(
+            f"{source.name}: no usable {source.noun} in the eval part. Add {source.noun}s to it."
+        )

@@ -12,7 +12,7 @@ import stat
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +20,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.context import Context
+from stages.augment.media import Media
 from stages.augment.scan_cache import ScanCache, Stamp
 from stages.augment.sources import Finding
 
@@ -37,10 +38,13 @@ _DECODE_ERRORS = (
 """What Pillow's plugins are known to raise on hostile bytes."""
 
 
-def scan_files(files: Sequence[Path], roots: Sequence[Path], ctx: Context) -> list[Finding]:
+def scan_files(
+    files: Sequence[Path], roots: Sequence[Path], ctx: Context, media: Media | None = None
+) -> list[Finding]:
     """Look at every file; those that have not changed since the last scan are not read again."""
+    media = media or IMAGES
     inside = any(root.is_relative_to(ctx.dir.resolve()) for root in roots[:1])
-    cache = ScanCache.load("" if inside else str(roots[0]), Finding)
+    cache = ScanCache.load("" if inside else _cache_key(roots[0], media), Finding)
     stamps = [stamp_of(file) for file in files]
     findings: dict[int, Finding] = {}
     for index, (file, stamp) in enumerate(zip(files, stamps, strict=True)):
@@ -53,14 +57,14 @@ def scan_files(files: Sequence[Path], roots: Sequence[Path], ctx: Context) -> li
     try:
         with (
             bombs_are_errors(),
-            ctx.events.progress("scan", total=len(files), unit="image") as bar,
+            ctx.events.progress("scan", total=len(files), unit=media.noun) as bar,
             ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool,
         ):
             bar.advance(len(findings))
             for start in range(0, len(fresh), _CHUNK):
                 ctx.stop.check()
                 chunk = fresh[start : start + _CHUNK]
-                looked = pool.map(lambda index: check_file(files[index], roots), chunk)
+                looked = pool.map(lambda index: check_file(files[index], roots, media.check), chunk)
                 for index, finding in zip(chunk, looked, strict=True):
                     findings[index] = finding
                     if finding.sha256:
@@ -73,7 +77,13 @@ def scan_files(files: Sequence[Path], roots: Sequence[Path], ctx: Context) -> li
     return [findings[index] for index in range(len(files))]
 
 
-def check_file(file: Path, roots: Sequence[Path]) -> Finding:
+def _cache_key(root: Path, media: Media) -> str:
+    return str(root) if media is IMAGES else f"{root} {media.noun}s"
+
+
+def check_file(
+    file: Path, roots: Sequence[Path], check: Callable[[bytes], Finding]
+) -> Finding:
     """Look at one file; never raises for what the file may be."""
     try:
         target = file.resolve(strict=True)
@@ -89,7 +99,7 @@ def check_file(file: Path, roots: Sequence[Path]) -> Finding:
         data = target.read_bytes()
     except (OSError, RuntimeError) as error:  # resolve() raises RuntimeError for a loop of links
         return Finding(problem=f"cannot be read: {getattr(error, 'strerror', None) or error}")
-    return check_image(data)
+    return check(data)
 
 
 def check_image(data: bytes) -> Finding:
@@ -127,6 +137,13 @@ def _end_problem(kind: str, data: bytes) -> str:
     if kind == "PNG" and data.rfind(b"IEND") < 0:
         return "is truncated: a PNG without its end chunk"
     return ""
+
+
+IMAGES = Media(
+    noun="image",
+    endings=(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"),
+    example="cat/001.jpg and dog/001.jpg", check=check_image,
+)  # fmt: skip
 
 
 def stamp_of(file: Path) -> Stamp | None:

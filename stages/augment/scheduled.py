@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -14,9 +14,9 @@ from pipeline.errors import DataError
 from stages.augment.bad_files import BadFiles
 from stages.augment.batch import Batch
 from stages.augment.executor import Executor
-from stages.augment.images import DamagedImage
+from stages.augment.damage import DamagedSample
 from stages.augment.mixing import mix_batch
-from stages.augment.plan import Plan
+from stages.augment.operations import Cutmix, Mixup
 from stages.augment.schedule import Schedule
 
 Queue = deque[tuple[int, NDArray[np.int64]]]
@@ -30,7 +30,7 @@ class ScheduledLoader:
         self,
         executor: Executor,
         schedule: Schedule,
-        plan: Plan,
+        mixing: Sequence[Mixup | Cutmix],
         labels: NDArray[np.int64],
         bad_files: BadFiles,
         device: Device,
@@ -39,7 +39,7 @@ class ScheduledLoader:
         self.num_samples = schedule.num_samples
         self._executor = executor
         self._schedule = schedule
-        self._plan = plan
+        self._mixing = mixing
         self._labels = labels
         self._bad_files = bad_files
         self._device = torch.device(str(device))
@@ -116,7 +116,7 @@ class ScheduledLoader:
                     break
                 try:
                     images = self._executor.collect()
-                except DamagedImage as damaged:
+                except DamagedSample as damaged:
                     self._bad_files.add(damaged)
                     self._submit_again(queue, epoch)
                     continue
@@ -151,9 +151,9 @@ class ScheduledLoader:
         self, images: torch.Tensor, positions: NDArray[np.int64], epoch: int, number: int
     ) -> Batch:
         mix = None
-        if self._plan.mixing:
+        if self._mixing:
             key = (*self._schedule.key(epoch, number), 2)
-            images, mix = mix_batch(images, self._plan.mixing, key)
+            images, mix = mix_batch(images, self._mixing, key)
         index = torch.from_numpy(positions).to(self._device)
         targets = torch.from_numpy(self._labels[positions]).to(self._device)
         return Batch(images=images, targets=targets, index=index, mix=mix)

@@ -32,8 +32,8 @@ def stratified_split(
             bundles[index if groups is None else groups[index]].append(index)
         if len(bundles) < 2:
             raise DataError(
-                f"split: class number {label} has {len(bundles)} distinct image(s), and a "
-                "split into train and eval needs at least 2. Add images, or give a folder for eval."
+                f"split: class number {label} has {len(bundles)} distinct sample(s), and a "
+                "split into train and eval needs at least 2. Add samples, or give a folder for eval."
             )
         wanted = max(1, round(len(members) * share))
         order = np.random.default_rng([seed, label]).permutation(len(bundles))

@@ -11,7 +11,7 @@ from pipeline.context import Context
 from pipeline.device import Device
 from pipeline.errors import BackendUnavailable, Problem
 from pipeline.stage import StageConfig
-from stages.augment.backends import BACKENDS
+from stages.augment.backends import BACKENDS, backends_for
 from stages.augment.config import AugmentConfig
 from stages.augment.state import data_problems, data_state, vendor_versions
 
@@ -30,8 +30,9 @@ class Augment:
     def check(self, device: Device) -> list[Problem]:
         """Return what is wrong with the paths and the backend, before anything runs."""
         problems = data_problems(self.config.dataset)
+        backends = backends_for(audio=self.config.holds_audio)
         try:
-            select(BACKENDS, self.config.backend, device, where="stages.augment.backend")
+            select(backends, self.config.backend, device, where="stages.augment.backend")
         except BackendUnavailable as error:
             problems.append(Problem(path="backend", message=str(error)))
         return problems

@@ -9,10 +9,19 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pipeline.errors import Problem
-from stages.augment.config import Dataset, FolderDataset, IdxDataset, WebDataset
+from stages.augment.config import (
+    AudioFolderDataset,
+    Dataset,
+    FolderDataset,
+    IdxDataset,
+    WebDataset,
+)
 from stages.augment.paths import expand_shards, missing, user_path
 
-_VENDORS = ("pillow", "numpy", "torch", "torchvision", "nvidia-dali-cuda130", "nvidia-dali-cuda120")
+_VENDORS = (
+    "pillow", "numpy", "torch", "torchvision", "nvidia-dali-cuda130", "nvidia-dali-cuda120",
+    "soundfile",
+)  # fmt: skip
 
 
 def data_problems(dataset: Dataset) -> list[Problem]:
@@ -20,6 +29,9 @@ def data_problems(dataset: Dataset) -> list[Problem]:
     match dataset:
         case FolderDataset(folder=folder, eval=eval_folder):
             given = {"folder": folder, "eval": eval_folder}
+            return [p for key, text in given.items() if text for p in _folder_problems(key, text)]
+        case AudioFolderDataset(audio_folder=folder, eval=eval_folder):
+            given = {"audio_folder": folder, "eval": eval_folder}
             return [p for key, text in given.items() if text for p in _folder_problems(key, text)]
         case IdxDataset(idx=folder):
             return _folder_problems("idx", folder)
@@ -53,7 +65,10 @@ def vendor_versions() -> dict[str, str]:
 
 def _files(dataset: Dataset) -> Iterator[tuple[str, Path]]:
     match dataset:
-        case FolderDataset(folder=folder, eval=eval_folder):
+        case (
+            FolderDataset(folder=folder, eval=eval_folder)
+            | AudioFolderDataset(audio_folder=folder, eval=eval_folder)
+        ):
             for text in (folder, eval_folder):
                 yield from _walk(user_path(text)) if text else ()
         case IdxDataset(idx=folder):

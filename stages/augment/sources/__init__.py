@@ -2,7 +2,7 @@
 
 Four sources, three ways of storage ("readers"):
 
-    digits, folder  ->  folder       encoded files
+    digits, folder  ->  folder       encoded files (also keywords, audio_folder)
     idx             ->  array        one .npy of uint8
     webdataset      ->  webdataset   encoded members of tar shards
 """
@@ -44,6 +44,10 @@ class Finding:
     """Pillow's word for the file format: ``JPEG``, ``PNG``, ...; empty for arrays."""
     problem: str = ""
     """Why it cannot be used; empty when it can."""
+    sample_rate: int = 0
+    """Of a clip, in Hz; `mode` is then mono, stereo, ..."""
+    seconds: float = 0.0
+    """Of a clip: how long it lasts."""
 
 
 class Source(Protocol):
@@ -52,6 +56,11 @@ class Source(Protocol):
     @property
     def name(self) -> str:
         """What the data set is called in reports."""
+        ...
+
+    @property
+    def noun(self) -> str:
+        """What a person calls one sample: image, clip."""
         ...
 
     @property

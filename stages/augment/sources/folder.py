@@ -1,4 +1,4 @@
-"""Folder: one sub-folder a class, one file an image; the commonest form of a labelled data set."""
+"""Folder: one sub-folder a class, one file a sample; the commonest form of a labelled data set."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from typing import Literal
 from pipeline.context import Context
 from pipeline.errors import DataError
 from pipeline.files import write_atomic
-from stages.augment.scan import scan_files
+from stages.augment.media import Media
+from stages.augment.scan import IMAGES, scan_files
 from stages.augment.sources import Finding, Item, Part
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+ENDINGS = IMAGES.endings
 EVAL_NAMES = ("eval", "val", "valid", "validation", "test")
 
 
 @dataclass(frozen=True, slots=True)
 class FolderSource:
-    """Images in class folders below a root."""
+    """Images or clips in class folders below a root."""
 
     name: str
     root: Path
@@ -32,11 +33,17 @@ class FolderSource:
     roots: tuple[Path, ...]
     """Links may not lead out of these."""
     notes: tuple[str, ...]
+    media: Media = IMAGES
     reader: Literal["folder"] = "folder"
+
+    @property
+    def noun(self) -> str:
+        """What a person calls one sample."""
+        return self.media.noun
 
     def inspect(self, ctx: Context) -> list[Finding]:
         """Read and decode every file; known ones come from the cache."""
-        return scan_files(self.files, self.roots, ctx)
+        return scan_files(self.files, self.roots, ctx, self.media)
 
     def write_manifest(self, split: str, chosen: Sequence[int], folder: Path) -> Path:
         """Write JSON Lines of file and label; files inside `folder` are named relative to it."""
@@ -49,14 +56,16 @@ class FolderSource:
         return path
 
 
-def open_folder(root: Path, eval_root: Path | None = None, *, name: str = "") -> FolderSource:
-    """List an image folder: ``root/class/*`` or ``root/train/class/*`` with ``root/val/class/*``.
+def open_folder(
+    root: Path, eval_root: Path | None = None, *, name: str = "", media: Media = IMAGES
+) -> FolderSource:
+    """List a data folder: ``root/class/*`` or ``root/train/class/*`` with ``root/val/class/*``.
 
     Raises:
         DataError: there is no such folder, or it is not laid out in class folders.
     """
     parts = _parts(root, eval_root)
-    names = {part: _class_names(folder) for part, folder in parts.items()}
+    names = {part: _class_names(folder, media) for part, folder in parts.items()}
     classes = next(iter(names.values()))
     for part, found in names.items():
         unknown = sorted(set(found) - set(classes))
@@ -71,20 +80,20 @@ def open_folder(root: Path, eval_root: Path | None = None, *, name: str = "") ->
     for part, folder in parts.items():
         for label, class_name in enumerate(classes):
             for path in _walk(folder / class_name):
-                if path.suffix.lower() not in ENDINGS and not path.is_dir():
+                if path.suffix.lower() not in media.endings and not path.is_dir():
                     ignored.append(str(path))
                     continue
                 items.append(Item(os.path.relpath(path, root), label, part))
                 files.append(path)
     if not files:
         raise DataError(
-            f"{root}: no image in it. Images are files in class folders that end in "
-            f"{', '.join(ENDINGS)}."
+            f"{root}: no {media.noun} in it. {media.noun.capitalize()}s are files in class folders "
+            f"that end in {', '.join(media.endings)}."
         )
     return FolderSource(
         name=name or root.name, root=root, classes=classes, items=tuple(items), files=tuple(files),
         roots=tuple(folder.resolve() for folder in (root, *parts.values())),
-        notes=_notes(ignored),
+        notes=_notes(ignored, media), media=media,
     )  # fmt: skip
 
 
@@ -104,12 +113,12 @@ def _parts(root: Path, eval_root: Path | None) -> dict[Part, Path]:
     return {"any": root}
 
 
-def _class_names(folder: Path) -> tuple[str, ...]:
+def _class_names(folder: Path, media: Media) -> tuple[str, ...]:
     names = tuple(e.name for e in _list(folder) if e.is_dir() and not e.name.startswith("."))
     if not names:
         raise DataError(
-            f"{folder}: no class folder in it. A data set is one sub-folder a class with images, "
-            "for instance cat/001.jpg and dog/001.jpg."
+            f"{folder}: no class folder in it. A data set is one sub-folder a class with "
+            f"{media.noun}s, for instance {media.example}."
         )
     return names
 
@@ -137,16 +146,20 @@ def _walk(folder: Path) -> Iterator[Path]:
             yield path
 
 
+def _a(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
+
+
 def _spelled(file: Path, folder: Path) -> str:
     """Spell a file as a manifest in `folder` has to: what lies elsewhere is absolute."""
     file, folder = file.absolute(), folder.absolute()
     return str(file.relative_to(folder) if file.is_relative_to(folder) else file)
 
 
-def _notes(ignored: Sequence[str]) -> tuple[str, ...]:
+def _notes(ignored: Sequence[str], media: Media) -> tuple[str, ...]:
     if not ignored:
         return ()
     return (
-        f"{len(ignored)} file(s) in class folders do not end like an image and are left out: "
-        f"{', '.join(ignored[:3])}.",
+        f"{len(ignored)} file(s) in class folders do not end like {_a(media.noun)} and are left "
+        f"out: {', '.join(ignored[:3])}.",
     )

@@ -45,6 +45,7 @@ class IdxSource:
     images: NDArray[np.uint8]  # (N, H, W) or (N, H, W, C)
     notes: tuple[str, ...] = ()
     reader: Literal["array"] = "array"
+    noun: str = "image"
 
     def inspect(self, ctx: Context) -> list[Finding]:
         """Hash every image; an array has no damage that could be seen."""

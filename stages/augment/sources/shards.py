@@ -48,6 +48,7 @@ class ShardSource:
     """What ``.cls`` members say for label 0, 1, ..."""
     notes: tuple[str, ...] = ()
     reader: Literal["webdataset"] = "webdataset"
+    noun: str = "image"
 
     def inspect(self, ctx: Context) -> list[Finding]:
         """Return what was found when the shards were listed."""

@@ -51,5 +51,5 @@ def test_another_seed_makes_another_split() -> None:
 
 
 def test_a_class_of_one_image_cannot_be_split() -> None:
-    with pytest.raises(DataError, match="class number 1 has 1 distinct image"):
+    with pytest.raises(DataError, match="class number 1 has 1 distinct sample"):
         stratified_split([0, 0, 1], 0.5, 0)
