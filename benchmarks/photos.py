@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 CLASSES = 4
-WIDTH, HEIGHT = 500, 375
+PHOTO = (375, 500)
+LARGE_PHOTO = (1800, 2400)
 QUALITY = 90
 _CANVAS = (1200, 1600)
 _MEAN, _DEVIATION = 128, 36
@@ -41,18 +42,22 @@ def canvas(seed: int, height: int, width: int) -> NDArray[np.uint8]:
     return drawn
 
 
-def write_photos(folder: Path, count: int, seed: int = 0) -> list[Photo]:
-    """Write `count` JPEGs below ``folder/class_0``, ``class_1``, ... and return them."""
-    whole, rng = canvas(seed, *_CANVAS), np.random.default_rng(seed)
+def write_photos(
+    folder: Path, count: int, size: tuple[int, int] = PHOTO, seed: int = 0
+) -> list[Photo]:
+    """Write `count` JPEGs of a size (H, W) below ``folder/class_0``, ... and return them."""
+    height, width = size
+    drawn = tuple(max(wanted, side + side // 8) for wanted, side in zip(_CANVAS, size, strict=True))
+    whole, rng = canvas(seed, *drawn), np.random.default_rng(seed)
     photos: list[Photo] = []
     for number in range(count):
         label = number % CLASSES
         parent = folder / f"class_{label}"
         parent.mkdir(parents=True, exist_ok=True)
-        top = int(rng.integers(0, _CANVAS[0] - HEIGHT + 1))
-        left = int(rng.integers(0, _CANVAS[1] - WIDTH + 1))
+        top = int(rng.integers(0, drawn[0] - height + 1))
+        left = int(rng.integers(0, drawn[1] - width + 1))
         path = parent / f"{number:05d}.jpg"
-        cut = whole[top : top + HEIGHT, left : left + WIDTH]
+        cut = whole[top : top + height, left : left + width]
         Image.fromarray(cut).save(path, "JPEG", quality=QUALITY)
         photos.append(Photo(path, label))
     return photos

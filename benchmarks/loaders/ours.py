@@ -22,8 +22,10 @@ _LISTED = 4
 """How often an epoch lists each photo."""
 
 
-def photo_spec(folder: Path, photos: Sequence[Photo], batch_size: int) -> DataSpec:
-    """Describe photos as the augment stage would: random resized crop and flip in training."""
+def photo_spec(
+    folder: Path, photos: Sequence[Photo], batch_size: int, *, crop: bool = True
+) -> DataSpec:
+    """Describe photos as the augment stage would: random resized crop, or resize, and flip."""
     lines = [
         json.dumps({"file": str(photo.path.relative_to(folder)), "label": photo.label})
         for photo in photos
@@ -31,7 +33,7 @@ def photo_spec(folder: Path, photos: Sequence[Photo], batch_size: int) -> DataSp
     manifest = folder / "photos.jsonl"
     manifest.write_text("\n".join(lines * _LISTED) + "\n", encoding="utf-8")
     split = Split(manifest=manifest, samples=len(lines) * _LISTED)
-    return _spec(folder, "folder", split, (SIZE, SIZE, 3), batch_size)
+    return _spec(folder, "folder", split, (SIZE, SIZE, 3), batch_size, crop=crop)
 
 
 def array_spec(folder: Path, images: NDArray[np.uint8], batch_size: int) -> DataSpec:
@@ -64,11 +66,17 @@ def _endless(loader: Loader) -> Batches:
 
 
 def _spec(
-    folder: Path, reader: str, split: Split, shape: tuple[int, int, int], batch_size: int
+    folder: Path,
+    reader: str,
+    split: Split,
+    shape: tuple[int, int, int],
+    batch_size: int,
+    *,
+    crop: bool = True,
 ) -> DataSpec:
     transforms = folder / f"{reader}_transforms.json"
-    crop = {"random_resized_crop": {"scale": list(CROP_SCALE)}}
-    TransformSpec.model_validate({"train": [crop, "flip"], "eval": ["resize"]}).save(transforms)
+    first = {"random_resized_crop": {"scale": list(CROP_SCALE)}} if crop else "resize"
+    TransformSpec.model_validate({"train": [first, "flip"], "eval": ["resize"]}).save(transforms)
     height, width, channels = shape
     return DataSpec(
         kind="image",

@@ -13,8 +13,18 @@ from benchmarks.loaders import CROP_SCALE, MEAN, SIZE, STD, Batches
 from benchmarks.photos import Photo
 
 
-def raw_dali(photos: Sequence[Photo], batch_size: int, threads: int, *, normalize: bool) -> Batches:
-    """Yield batches without end: normalized float32 (N, C, H, W), or uint8 (N, H, W, C)."""
+def raw_dali(
+    photos: Sequence[Photo], batch_size: int, threads: int, *, normalize: bool, crop: bool = True
+) -> Batches:
+    """Yield batches without end: normalized float32 (N, C, H, W), or uint8 (N, H, W, C).
+
+    Args:
+        photos: what to read.
+        batch_size: photos a batch.
+        threads: of DALI.
+        normalize: whether to hand over normalized float32.
+        crop: whether to cut a random part out, or to take photos whole.
+    """
 
     def graph() -> tuple[DataNode, DataNode]:
         encoded, labels = fn.readers.file(
@@ -24,9 +34,12 @@ def raw_dali(photos: Sequence[Photo], batch_size: int, threads: int, *, normaliz
             initial_fill=len(photos),
             name="files",
         )
-        images = fn.decoders.image_random_crop(
-            encoded, device="cpu", output_type=types.RGB, random_area=list(CROP_SCALE)
-        )
+        if crop:
+            images = fn.decoders.image_random_crop(
+                encoded, device="cpu", output_type=types.RGB, random_area=list(CROP_SCALE)
+            )
+        else:
+            images = fn.decoders.image(encoded, device="cpu", output_type=types.RGB)
         images = fn.resize(images, size=(SIZE, SIZE), antialias=True)
         mirror = fn.random.coin_flip()
         if not normalize:

@@ -41,11 +41,11 @@ class PerSample(Dataset[Sample]):
         return self._transform(image), int(label)
 
 
-def train_transform(size: int, channels: int) -> Transform:
-    """Return random resized crop, flip, and normalization to float32."""
+def train_transform(size: int, channels: int, *, crop: bool = True) -> Transform:
+    """Return random resized crop (or resize), flip, and normalization to float32."""
     composed: Transform = v2.Compose(
         [
-            v2.RandomResizedCrop(size, scale=CROP_SCALE),
+            v2.RandomResizedCrop(size, scale=CROP_SCALE) if crop else v2.Resize((size, size)),
             v2.RandomHorizontalFlip(),
             v2.ToImage(),
             v2.ToDtype(torch.float32, scale=True),
@@ -55,9 +55,9 @@ def train_transform(size: int, channels: int) -> Transform:
     return composed
 
 
-def photo_batches(folder: Path, batch_size: int, workers: int) -> Batches:
+def photo_batches(folder: Path, batch_size: int, workers: int, *, crop: bool = True) -> Batches:
     """Yield batches of photos decoded by Pillow, from worker processes, without end."""
-    dataset = ImageFolder(str(folder), transform=train_transform(SIZE, 3))
+    dataset = ImageFolder(str(folder), transform=train_transform(SIZE, 3, crop=crop))
     return _batches(dataset, batch_size, workers)
 
 
