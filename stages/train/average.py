@@ -22,8 +22,8 @@ class Average(ModelEmaV3):
         self._copied = [own for own, _ in pairs if not own.is_floating_point()]
         self._counters = [its for own, its in pairs if not own.is_floating_point()]
 
-    def apply_update_(self, model: nn.Module, decay: float) -> None:
+    def update(self, model: nn.Module, step: int | None = None) -> None:
         """Move the average one step towards the model it was made of."""
-        torch._foreach_lerp_(self._averaged, self._floats, weight=1.0 - decay)
+        torch._foreach_lerp_(self._averaged, self._floats, weight=1.0 - self.get_decay(step))
         if self._copied:
             torch._foreach_copy_(self._copied, self._counters)

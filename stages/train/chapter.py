@@ -84,7 +84,7 @@ def _notes(loop: Loop, outcome: Outcome) -> list[Block]:
         suspicious = outcome.check.is_suspicious
         notes.append(Note(text=text, level="warning" if suspicious else "good"))
     guard = loop.learner.guard
-    skipped = int(guard.total.item())
+    skipped = guard.total
     if skipped or guard.rollbacks:
         text = (
             f"{skipped} step(s) were skipped for a loss or gradient that was not finite, and "

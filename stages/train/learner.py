@@ -16,11 +16,12 @@ from stages.train.average import Average
 from stages.train.config import TrainConfig
 from stages.train.freeze import Freezing
 from stages.train.gradients import Gradients, WholeBatch
-from stages.train.guard import Guard
+from stages.train.guard import Guard, mark_if_bad
 from stages.train.models.classifier import ImageClassifier
 from stages.train.optim import build_optimizer, skips_by_itself
 from stages.train.precision import Precision
 from stages.train.schedule import Schedule, build_schedule
+from stages.train.statistics import Statistics
 
 SMALLEST_SCALE = 2.0**-10
 """Gradients that overflow fp16 even when scaled down to this are infinite by themselves."""
@@ -49,10 +50,7 @@ class Learner:
 
     def __post_init__(self) -> None:
         self._weights = list(self.module.parameters())
-        own = {id(parameter) for parameter in self._weights}
-        state = self.module.state_dict(keep_vars=True).values()
-        self._statistics = [tensor for tensor in state if id(tensor) not in own]
-        self._statistics_before = [tensor.clone() for tensor in self._statistics]
+        self._statistics = Statistics(self.module)
 
     def begin_epoch(self, epoch: int) -> None:
         """Freeze or free what the configuration says for an epoch (0 is the first)."""
@@ -62,49 +60,52 @@ class Learner:
     def step(self, batch: Batch) -> None:
         """Learn from one batch; a step whose loss or gradient is not finite changes nothing."""
         self.schedule.apply(self.num_steps)
-        if self._statistics:
-            torch._foreach_copy_(self._statistics_before, self._statistics)
+        self._statistics.remember()
 
         loss = self.gradients.backward(batch, self.scaler, self.num_steps)
-        self.scaler.unscale_(self.optimizer)
-
-        norm = get_total_norm([p.grad for p in self._weights if p.grad is not None])
-        if self.grad_clip is not None:
-            clip_grads_with_norm_(self._weights, self.grad_clip, norm)
-        loss_is_finite = is_finite(loss)
-        finite = loss_is_finite & is_finite(norm)
-
-        self._update(finite)
+        bad = self._update(loss)
         # Statistics of a bad batch are as bad as its gradient.
-        for tensor, before in zip(self._statistics, self._statistics_before, strict=True):
-            torch.where(finite, tensor, before, out=tensor)
-        self.optimizer.zero_grad(set_to_none=True)
+        self._statistics.restore_where(bad)
+        for weight in self._weights:
+            weight.grad = None
+
         self.num_steps += 1
         if self.ema is not None:
             self.ema.update(self.module, step=self.num_steps)
-
-        # By infinite gradients a scaler finds its scale; there, only an infinite loss is a fault.
-        self.guard.record(~(loss_is_finite if self.scaler.is_enabled() else finite))
         samples = len(batch.targets)
-        self.loss_sum.add_(torch.where(loss_is_finite, loss, 0.0), alpha=samples)
+        self.loss_sum.add_(torch.nan_to_num(loss, 0.0, 0.0, 0.0), alpha=samples)
         self.num_samples += samples
 
     def put_back_statistics(self) -> None:
         """Undo what forward passes since the start of the step did to statistics."""
-        if self._statistics:
-            torch._foreach_copy_(self._statistics, self._statistics_before)
+        self._statistics.restore()
 
-    def _update(self, finite: torch.Tensor) -> None:
+    def _update(self, loss: torch.Tensor) -> torch.Tensor:
+        """Clip and use the gradients unless they are bad; return a number, 0 if they are good.
+
+        By infinite gradients a scaler finds its scale; there, only an infinite loss is a fault.
+        """
+        flag = self.guard.flag()
+        self.scaler.unscale_(self.optimizer)
+        watched = [weight.grad for weight in self._weights if weight.grad is not None]
+        if self.grad_clip is not None:
+            norm = get_total_norm(watched)
+            clip_grads_with_norm_(self._weights, self.grad_clip, norm)
+            watched = [norm]
         if self.scaler.is_enabled():
-            self.scaler.step(
-                self.optimizer
-            )  # skips by its own search for Inf, then lowers the scale
+            mark_if_bad(flag, [loss])
+            overflows = self.scaler._found_inf_per_device(self.optimizer).values()
+            bad = torch.stack([flag, *overflows]).sum()
+            self.scaler.step(self.optimizer)  # unless there was an overflow
             self.scaler.update()
-        elif skips_by_itself(self.optimizer):
-            self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+            return bad
+        mark_if_bad(flag, [*watched, loss])
+        if skips_by_itself(self.optimizer):
+            self.optimizer.found_inf = flag  # type: ignore[attr-defined]
             self.optimizer.step()
-        elif finite:  # this optimizer has no fused kernel: the one place that waits for the device
+        elif not flag.item():  # it has no fused kernel: the one place that waits for the device
             self.optimizer.step()
+        return flag
 
     def look(self) -> tuple[int, bool]:
         """Return how many bad steps came since the last look, and whether the policy has to act.
@@ -126,11 +127,6 @@ class Learner:
         self.loss_sum.zero_()
         self.num_samples = 0
         return mean
-
-
-def is_finite(value: torch.Tensor) -> torch.Tensor:
-    """Tell where a tensor is neither NaN nor infinite, in two kernels (`isfinite` takes five)."""
-    return (value - value) == 0
 
 
 def build_learner(
@@ -166,7 +162,7 @@ def build_learner(
         schedule=schedule,
         scaler=precision.scaler(device),
         ema=ema,
-        guard=Guard.on(place, config.guard.tolerate),
+        guard=Guard(place, config.guard.tolerate),
         precision=precision,
         device=device,
         grad_clip=config.grad_clip,

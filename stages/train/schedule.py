@@ -38,9 +38,9 @@ class Schedule:
 
     def apply(self, step: int) -> None:
         """Set the rate for this step (0 is the first)."""
-        self.scheduler.step_update(step)
-        for group in self.optimizer.param_groups:
-            group["lr"] *= self.scale
+        rates = self.scheduler._get_lr(step)
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * self.scale * group.get("lr_scale", 1.0)  # a layer's, if it has one
 
     def rate_at(self, step: int) -> float:
         """Return the rate planned for a step, before any rollback."""

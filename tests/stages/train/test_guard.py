@@ -8,18 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import StageFailed
-from stages.train.guard import Guard
+from stages.train.guard import Guard, mark_if_bad
 
 CHECKED = {"check_every": 1}
+CPU = torch.device("cpu")
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.booleans(), max_size=40), st.integers(0, 5))
 def test_it_trips_exactly_when_more_bad_steps_come_in_a_row_than_tolerated(steps, tolerate):
-    guard = Guard.on(torch.device("cpu"), tolerate)
+    guard = Guard(CPU, tolerate)
     longest = current = 0
     for bad in steps:
-        guard.record(torch.tensor(bad))
+        guard.flag().fill_(bad)
         current = current + 1 if bad else 0
         longest = max(longest, current)
     assert guard.look() == (sum(steps), longest > tolerate)
@@ -28,17 +29,37 @@ def test_it_trips_exactly_when_more_bad_steps_come_in_a_row_than_tolerated(steps
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=30), st.integers(0, 30))
 def test_saved_counters_go_on_as_if_never_saved(steps, cut):
-    kept, first = Guard.on(torch.device("cpu"), 2), Guard.on(torch.device("cpu"), 2)
+    kept, first = Guard(CPU, 2), Guard(CPU, 2)
     for bad in steps[:cut]:
-        kept.record(torch.tensor(bad))
-        first.record(torch.tensor(bad))
+        kept.flag().fill_(bad)
+        first.flag().fill_(bad)
     kept.look(), first.look()
-    second = Guard.on(torch.device("cpu"), 2)
+    second = Guard(CPU, 2)
     second.load_state_dict(first.state_dict())
     for bad in steps[cut:]:
-        kept.record(torch.tensor(bad))
-        second.record(torch.tensor(bad))
+        kept.flag().fill_(bad)
+        second.flag().fill_(bad)
     assert kept.look() == second.look()
+
+
+def test_it_counts_by_itself_before_its_flags_run_out():
+    guard, bad_steps = Guard(CPU, 2), {1, 1023, 1024, 1025, 2500}
+    for step in range(3000):
+        guard.flag().fill_(step in bad_steps)
+    assert guard.look() == (len(bad_steps), True)
+    assert guard.look() == (0, False)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.floats(width=32, allow_nan=True), min_size=1), min_size=1, max_size=4))
+def test_a_flag_is_raised_exactly_by_values_that_are_not_finite(rows):
+    tensors = [torch.tensor(row) for row in rows]
+    kept = [tensor.clone() for tensor in tensors]
+    flag = Guard(CPU, 0).flag()
+    mark_if_bad(flag, tensors)
+    assert bool(flag) == (not all(tensor.isfinite().all() for tensor in kept))
+    for tensor, before in zip(tensors, kept, strict=True):
+        torch.testing.assert_close(tensor, before, rtol=0, atol=0, equal_nan=True)
 
 
 def test_stop_is_the_default_and_says_what_to_do(train_once):
