@@ -15,6 +15,8 @@ from pipeline.run_folder import RunFolder
 from pipeline.store import changed_files, saved_digest
 
 Action = Literal["run", "resume", "cached", "given", "skip"]
+WORK = ("run", "resume")
+"""The actions in which a stage works."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +91,7 @@ def plan_step(
     pending = [
         step.entry.name
         for step in earlier
-        if step.entry.name in sources.values() and step.action in {"run", "resume"}
+        if step.entry.name in sources.values() and step.action in WORK
     ]
     if pending:
         return Step(entry=entry, action="run", reason=f"{pending[0]} runs before it")

@@ -40,13 +40,15 @@ class StageRecord:
     reason: str = ""
     started: float = 0.0
     seconds: float = 0.0
+    """Of work; for a stage that is served from cache, of the run in which it worked."""
     error: str = ""
     gates: tuple[Gate, ...] = ()
     hops: tuple[Hop, ...] = ()
 
-    def take(self, artifact: Artifact) -> None:
-        """Note what the stage promised and measured."""
-        self.seconds = round(time.time() - self.started, 3)
+    def take(self, artifact: Artifact, *, worked: bool) -> None:
+        """Note what the stage promised and measured, and how long it worked if it did."""
+        if worked:
+            self.seconds = round(time.time() - self.started, 3)
         self.gates, self.hops = artifact.gates, artifact.hops
 
 
@@ -76,7 +78,11 @@ class RunRecord:
             folder=folder,
             max_drop=chain.settings.max_drop,
         )
-        record.stages = [StageRecord(name=e.name, uses=e.uses) for e in chain.stages]
+        before = _seconds_before(folder)
+        record.stages = [
+            StageRecord(name=e.name, uses=e.uses, seconds=before.get(e.name, 0.0))
+            for e in chain.stages
+        ]
         record.save()
         return record
 
@@ -171,3 +177,12 @@ class RunRecord:
     def _commands(self) -> list[str]:
         file = shlex.quote(self.file)
         return [f"dlpipe run {file}", *(f"dlpipe stage {s.name} {file}" for s in self.stages)]
+
+
+def _seconds_before(folder: Path) -> dict[str, float]:
+    """Return how long each stage worked, as the record of the run before says; {} without one."""
+    try:
+        stages = json.loads((folder / "run.json").read_text(encoding="utf-8"))["stages"]
+        return {str(stage["name"]): float(stage["seconds"]) for stage in stages}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

@@ -21,7 +21,7 @@ from pipeline.failure import folder_failure, stage_failure
 from pipeline.inputs import load_inputs
 from pipeline.interrupt import StopFlag, catch_signals
 from pipeline.lock import hold_lock
-from pipeline.plan import Range, Step, check_inputs, plan_outside, plan_step
+from pipeline.plan import WORK, Range, Step, check_inputs, plan_outside, plan_step
 from pipeline.ranks import RANKS_FOLDER, Leader, Place
 from pipeline.record import RunRecord, StageRecord
 from pipeline.rehearsal import Rehearsal
@@ -126,12 +126,12 @@ class Runner:
         entry = step.entry
         events = EventLog(log.listeners, stage=entry.name)
         events.emit("stage", action=step.action, reason=step.reason)
-        if step.action in {"run", "resume"}:
+        if step.action in WORK:
             self.stop.check()
             self._run_stage(step, device, events)
         if step.action != "skip":
             artifact: Artifact = load_artifact(entry.stage.produces, self.folder.stage(entry.name))
-            record.take(artifact)
+            record.take(artifact, worked=step.action in WORK)
             for gate in artifact.gates:
                 events.emit("gate", name=gate.name, passed=gate.passed, message=gate.message)
             events.emit("stage end", action=step.action, seconds=record.seconds)

@@ -56,6 +56,17 @@ def test_the_second_run_is_served_from_cache(run: Run) -> None:
     assert statuses(run()) == {"write": "cached", "count": "cached"}
 
 
+def test_a_cached_stage_keeps_the_time_it_took_when_it_worked(run: Run, folder: RunFolder) -> None:
+    run()
+    path = folder.path / "run.json"
+    document = json.loads(path.read_text())
+    document["stages"][0]["seconds"] = 321.5
+    path.write_text(json.dumps(document))
+    assert run().stages[0].seconds == 321.5
+    path.write_text("{}")
+    assert run().stages[0].seconds == 0.0
+
+
 def test_a_changed_setting_reruns_its_stage_and_says_so(
     run: Run, chain_text: str, folder: RunFolder
 ) -> None:
