@@ -79,7 +79,8 @@ class Split:
 class DataSpec:
     """What the augment stage leaves: all it takes to open a loader, the same everywhere."""
 
-    kind: Literal["image"]
+    kind: Literal["image", "audio"]
+    """``audio``: the images are spectrograms, bands by frames, low bands at the bottom."""
     name: str
     backend: str
     """The selected backend: ``dali-cpu``, ``dali-gpu``, ``torchvision``, ``array``."""
@@ -100,7 +101,8 @@ class DataSpec:
     digest: str
     """SHA-256 over samples, labels, splits and eval transform: the key of calibration tables."""
     preprocess: Path | None = None
-    """Serialized DALI graph of the eval transform: encoded bytes in, uint8 HWC out."""
+    """Serialized DALI graph of the eval transform: bytes of an image or audio file in, uint8 HWC
+    out."""
     gates: tuple[Gate, ...] = ()
     hops: tuple[Hop, ...] = ()
 

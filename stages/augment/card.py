@@ -53,13 +53,13 @@ class DataCard:
         said: list[str] = []
         if self.leaks:
             said.append(
-                f"{len(self.leaks)} eval {self.noun}(s) are equal to a training {self.noun}, so accuracy is "
-                f"overstated: {_pairs(self.leaks)}. Keep each on one side."
+                f"{len(self.leaks)} eval {self.noun}(s) are equal to a training {self.noun}, so "
+                f"accuracy is overstated: {_pairs(self.leaks)}. Keep each on one side."
             )
         if self.conflicts:
             said.append(
-                f"{len(self.conflicts)} {self.noun}(s) stand in two classes: {_pairs(self.conflicts)}. "
-                "Decide on one label."
+                f"{len(self.conflicts)} {self.noun}(s) stand in two classes: "
+                f"{_pairs(self.conflicts)}. Decide on one label."
             )
         if self.imbalance >= IMBALANCE:
             largest, smallest = (

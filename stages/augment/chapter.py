@@ -25,6 +25,9 @@ from stages.augment.spec import TransformSpec
 _MAX_ROWS = 50
 _MAX_BARS = 30
 
+FactRows = tuple[tuple[str, str | int | float], ...]
+"""Names and values."""
+
 
 def make_section(
     spec: DataSpec,
@@ -32,47 +35,71 @@ def make_section(
     *,
     damaged: Sequence[Damaged],
     throughput: Throughput,
-    preview: str,
+    gallery: Gallery,
+    facts: FactRows,
     transforms: TransformSpec,
     reason: str,
 ) -> Section:
-    """Compose what the report shows of the data."""
+    """Compose what the report shows of the data.
+
+    Args:
+        spec: what loaders hand over.
+        card: counts and duplicates.
+        damaged: what was left out.
+        throughput: of the train loader alone.
+        gallery: samples as the model sees them.
+        facts: what there is to say of images, or of clips.
+        transforms: the spec that every backend executes.
+        reason: why this backend.
+    """
     blocks: list[Block] = [Note(text=text, level="warning") for text in card.warnings()]
     blocks += [
-        _facts(spec, card, throughput),
+        _facts(spec, card, throughput, facts),
         Note(text=f"Loader: {reason}."),
         _counts(card),
         *([_bars(card)] if len(card.classes) <= _MAX_BARS else []),
-        Gallery(
-            title="Augmented training samples",
-            pictures=(Picture(path=preview, caption="one row a class, as the model sees them"),),
-        ),
-        *([_damaged_table(damaged)] if damaged else [_no_damage()]),
+        gallery,
+        *([_damaged_table(damaged, card.noun)] if damaged else [_no_damage(card.noun)]),
         Code(
             title="Transforms",
-            text=transforms.model_dump_json(indent=1),
+            text=transforms.to_json(),
             language="json",
             folded=True,
         ),
     ]
     summary = (
-        f"{sum(card.counts['train']):,} training and {sum(card.counts['eval']):,} eval images in "
-        f"{len(card.classes)} classes"
+        f"{sum(card.counts['train']):,} training and {sum(card.counts['eval']):,} eval "
+        f"{card.noun}s in {len(card.classes)} classes"
         + (f"; {len(damaged):,} damaged ones left out." if damaged else "; none damaged.")
     )
     return Section(title="Data", blocks=tuple(blocks), summary=summary)
 
 
-def _facts(spec: DataSpec, card: DataCard, throughput: Throughput) -> Facts:
-    items: tuple[tuple[str, str | int | float], ...] = (
+def image_gallery(preview: str) -> Gallery:
+    """Return the picture of augmented samples."""
+    caption = "one row a class, as the model sees them"
+    return Gallery(
+        title="Augmented training samples", pictures=(Picture(path=preview, caption=caption),)
+    )
+
+
+def image_facts(card: DataCard) -> FactRows:
+    """Return what the data card says of images alone."""
+    return (
+        ("Width, least / median / most", _triple(card.widths)),
+        ("Height, least / median / most", _triple(card.heights)),
+        ("Pixel modes", ", ".join(f"{mode} {count:,}" for mode, count in card.modes.items())),
+    )
+
+
+def _facts(spec: DataSpec, card: DataCard, throughput: Throughput, facts: FactRows) -> Facts:
+    items: FactRows = (
         ("Data set", spec.name),
         ("Classes", len(spec.classes)),
         ("Handed over", f"uint8 {spec.height} x {spec.width} x {spec.channels}"),
         ("Backend", spec.backend),
-        ("Loader alone", f"{throughput.images_per_s:,.0f} images/s"),
-        ("Width, least / median / most", _triple(card.widths)),
-        ("Height, least / median / most", _triple(card.heights)),
-        ("Pixel modes", ", ".join(f"{mode} {count:,}" for mode, count in card.modes.items())),
+        ("Loader alone", f"{throughput.images_per_s:,.0f} {card.noun}s/s"),
+        *facts,
         ("Mean", ", ".join(f"{value:.4f}" for value in spec.mean)),
         ("Standard deviation", ", ".join(f"{value:.4f}" for value in spec.std)),
         ("Largest over smallest class", round(card.imbalance, 2)),
@@ -91,35 +118,35 @@ def _counts(card: DataCard) -> Table:
     ]
     hidden = len(card.classes) - len(rows)
     return Table(
-        title="Images by class and split",
+        title=f"{card.noun.capitalize()}s by class and split",
         columns=("class", *splits),
         rows=(*rows, ("all", *(sum(card.counts[split]) for split in splits))),
-        caption="Calibration images are drawn from train."
+        caption=f"Calibration {card.noun}s are drawn from train."
         + (f" {hidden} more classes are in card.json." if hidden else ""),
     )
 
 
 def _bars(card: DataCard) -> BarChart:
     return BarChart(
-        title="Training images by class",
+        title=f"Training {card.noun}s by class",
         names=card.classes,
         values=tuple(float(count) for count in card.counts["train"]),
-        unit="images",
+        unit=f"{card.noun}s",
     )
 
 
-def _damaged_table(damaged: Sequence[Damaged]) -> Table:
+def _damaged_table(damaged: Sequence[Damaged], noun: str) -> Table:
     more = f"The first {_MAX_ROWS} of {len(damaged):,}. " if len(damaged) > _MAX_ROWS else ""
     return Table(
-        title="Damaged images, left out",
-        columns=("image", "what is wrong"),
+        title=f"Damaged {noun}s, left out",
+        columns=(noun, "what is wrong"),
         rows=tuple((entry.name, entry.problem) for entry in damaged[:_MAX_ROWS]),
         caption=f"{more}All are named in {DAMAGED_FILE}.",
     )
 
 
-def _no_damage() -> Note:
-    return Note(text="Every image was read and decoded; none is damaged.", level="good")
+def _no_damage(noun: str) -> Note:
+    return Note(text=f"Every {noun} was read and decoded; none is damaged.", level="good")
 
 
 def _triple(values: tuple[int, int, int]) -> str:

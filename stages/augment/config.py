@@ -25,7 +25,8 @@ from pydantic import (
 from pipeline.errors import nearest
 from pipeline.stage import StageConfig
 from stages.augment.audio.features import AudioFeatures
-from stages.augment.spec import Normalize, Operation, Operations, is_random, misplaced
+from stages.augment.names import misplaced
+from stages.augment.spec import Normalize, Operation, Operations, is_random
 
 _KINDS = ("folder", "idx", "webdataset", "audio_folder")
 _BUILT_IN = ("digits", "keywords")

@@ -16,8 +16,8 @@ from stages.augment.paths import expand_shards, user_path
 from stages.augment.sources import Part, Source
 from stages.augment.sources.digits import write_digits
 from stages.augment.sources.folder import open_folder
-from stages.augment.sources.keywords import KEYWORDS_NAME, write_keywords
 from stages.augment.sources.idx import open_idx
+from stages.augment.sources.keywords import KEYWORDS_NAME, write_keywords
 from stages.augment.sources.shards import open_shards
 
 BUILT_IN_FOLDER = "data"

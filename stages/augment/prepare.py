@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.artifacts import DataSpec, Split
+from pipeline.backend import select
 from pipeline.context import Context
 from pipeline.errors import DataError
+from pipeline.report.blocks import Gallery
 from stages.augment.arrange import choose_shape, choose_splits, choose_transforms, data_digest
-from stages.augment.backends import choose_backend
-from stages.augment.card import make_card
-from stages.augment.chapter import make_section
+from stages.augment.backends import AUDIO_BACKENDS, choose_backend
+from stages.augment.card import DataCard, make_card
+from stages.augment.chapter import FactRows, image_facts, image_gallery, make_section
 from stages.augment.config import AugmentConfig
 from stages.augment.measure import measure_throughput
 from stages.augment.normalization import choose_mean_std
@@ -39,7 +41,8 @@ def prepare(config: AugmentConfig, ctx: Context) -> DataSpec:
     if len(splits["train"]) < config.batch_size:
         raise DataError(
             f"{source.name}: batch_size is {config.batch_size} and the train split has "
-            f"{len(splits['train'])} images, not one full batch. Lower batch_size or add images."
+            f"{len(splits['train'])} {source.noun}s, not one full batch. Lower batch_size or add "
+            f"{source.noun}s."
         )
     spec, reason = _describe(config, source, findings, splits, ctx)
     mean, std = choose_mean_std(config, spec, source, splits["train"], ctx)
@@ -50,12 +53,30 @@ def prepare(config: AugmentConfig, ctx: Context) -> DataSpec:
         ctx.events.warning(warning)
     throughput = measure_throughput(spec, ctx)
     ctx.events.emit("loader", backend=spec.backend, images_per_s=round(throughput.images_per_s, 1))
+    used = [findings[index] for split in ("train", "eval") for index in splits[split]]
+    transforms = TransformSpec.load(spec.transforms)
+    gallery, facts = _show(spec, transforms, card, used, ctx)
     section = make_section(
-        spec, card, damaged=damaged, throughput=throughput, preview=write_preview(spec, ctx),
-        transforms=TransformSpec.load(spec.transforms), reason=reason,
+        spec, card, damaged=damaged, throughput=throughput, gallery=gallery, facts=facts,
+        transforms=transforms, reason=reason,
     )  # fmt: skip
     ctx.write_section(section)
     return spec
+
+
+def _show(
+    spec: DataSpec,
+    transforms: TransformSpec,
+    card: DataCard,
+    used: Sequence[Finding],
+    ctx: Context,
+) -> tuple[Gallery, FactRows]:
+    """Return what the report shows of images or of clips."""
+    if transforms.audio is None:
+        return image_gallery(write_preview(spec, ctx)), image_facts(card)
+    from stages.augment.audio.chapter import clip_facts, clip_gallery
+
+    return clip_gallery(spec, ctx), clip_facts(used, transforms.audio)
 
 
 def _describe(
@@ -77,7 +98,8 @@ def _describe(
     backend, reason = _backend(config, source, used, shape, transforms, ctx)
     ctx.events.info(reason)
     spec = DataSpec(
-        kind="image", name=source.name, backend=backend, reader=source.reader,
+        kind="audio" if config.holds_audio else "image",
+        name=source.name, backend=backend, reader=source.reader,
         transforms=ctx.dir / TRANSFORMS_FILE, splits=written, classes=source.classes,
         height=height, width=width, channels=channels,
         mean=(0.0,) * channels, std=(1.0,) * channels, batch_size=config.batch_size,
@@ -95,6 +117,11 @@ def _backend(
     ctx: Context,
 ) -> tuple[str, str]:
     """Choose by what the images typically are, and what is done to them."""
+    if config.holds_audio:
+        selection = select(
+            AUDIO_BACKENDS, config.backend, ctx.device, where="stages.augment.backend"
+        )
+        return selection.backend.name, selection.reason
     plan = make_plan(transforms.train, height=shape[0], width=shape[1], channels=shape[2])
     return choose_backend(
         config.backend, ctx.device,

@@ -46,8 +46,8 @@ def set_aside(
         more = f"; and {len(damaged) - _NAMED} more" if len(damaged) > _NAMED else ""
         if on_error == "fail":
             raise DataError(
-                f"{source.name}: {len(damaged)} of {len(source.items)} {source.noun}s cannot be used: "
-                f"{told}{more}. Mend or remove them, or set on_error: skip to leave them out."
+                f"{source.name}: {len(damaged)} of {len(source.items)} {source.noun}s cannot be "
+                f"used: {told}{more}. Mend or remove them, or set on_error: skip to leave them out."
             )
         ctx.events.warning(
             f"{source.name}: {len(damaged)} of {len(source.items)} {source.noun}s are left out "
@@ -61,8 +61,8 @@ def _check_classes(source: Source, usable: Sequence[int]) -> None:
     if len(source.classes) < 2:
         raise DataError(
             f"{source.name}: {len(source.classes)} class ({', '.join(source.classes)}); a "
-            f"classifier needs at least 2. Put the {source.noun}s of each class into a folder of its "
-            "own."
+            f"classifier needs at least 2. Put the {source.noun}s of each class into a folder of "
+            "its own."
         )
     trained = Counter(
         source.items[index].label for index in usable if source.items[index].part != "eval"

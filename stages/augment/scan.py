@@ -81,9 +81,7 @@ def _cache_key(root: Path, media: Media) -> str:
     return str(root) if media is IMAGES else f"{root} {media.noun}s"
 
 
-def check_file(
-    file: Path, roots: Sequence[Path], check: Callable[[bytes], Finding]
-) -> Finding:
+def check_file(file: Path, roots: Sequence[Path], check: Callable[[bytes], Finding]) -> Finding:
     """Look at one file; never raises for what the file may be."""
     try:
         target = file.resolve(strict=True)

@@ -13,8 +13,8 @@ from pipeline.device import Device
 from pipeline.errors import DataError
 from stages.augment.bad_files import BadFiles
 from stages.augment.batch import Batch
-from stages.augment.executor import Executor
 from stages.augment.damage import DamagedSample
+from stages.augment.executor import Executor
 from stages.augment.mixing import mix_batch
 from stages.augment.operations import Cutmix, Mixup
 from stages.augment.schedule import Schedule

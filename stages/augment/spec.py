@@ -11,9 +11,9 @@ leaves is stretched to the data set's height and width.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Self, get_args
+from typing import Annotated, Self
 
 from pydantic import (
     AfterValidator,
@@ -32,6 +32,7 @@ from pipeline.errors import DataError, choices, nearest
 from pipeline.files import write_atomic
 from stages.augment.audio.features import AudioFeatures
 from stages.augment.audio.operations import AudioOperation
+from stages.augment.names import OPERATIONS, misplaced
 from stages.augment.operations import (
     Affine,
     AnyOperation,
@@ -51,45 +52,8 @@ __all__ = [
     "Operations", "RandomResizedCrop", "Resize", "TransformSpec", "is_random",
 ]  # fmt: skip
 
-OPERATIONS: dict[str, type[Operation]] = {
-    operation.model_fields["op"].default: operation
-    for operation in (*get_args(AnyOperation), *get_args(AudioOperation))
-}
-"""Every operation by the name it has in the YAML."""
-FOR_CLIPS = ("normalize", "mixup", "cutmix")
-"""Operations for images that spectrograms can have as well."""
-
-
-def misplaced(operations: Iterable[Operation], *, audio: bool) -> str:
-    """Say which operation does not fit the data: images or clips; an empty string: none."""
-    fitting = [
-        name
-        for name, kind in OPERATIONS.items()
-        if (issubclass(kind, AudioOperation) or name in FOR_CLIPS if audio
-            else not issubclass(kind, AudioOperation))
-    ]  # fmt: skip
-    wrong = next((o.op for o in operations if o.op not in fitting), "")
-    if not wrong:
-        return ""
-    theirs, ours = ("images", "clips of sound") if audio else ("clips of sound", "images")
-    return (
-        f"{wrong!r} works on {theirs}, and the data set holds {ours}. "
-        f"Allowed: {choices(fitting)}.{_TWINS.get(wrong, '')}"
-    )
-
-
-_TWINS = {
-    "erase": " Its likes for clips are 'time_mask' and 'frequency_mask'.",
-    "flip": " A spectrogram that is mirrored is no sound any more.",
-    "random_resized_crop": " Its like for clips is 'random_crop'.",
-    "affine": " Its likes for clips are 'time_shift' and 'speed'.",
-    "gaussian_blur": " Its like for clips is 'noise'.",
-    "color_jitter": " Its like for clips is 'gain'.",
-    "time_mask": " Its like for images is 'erase'.",
-    "frequency_mask": " Its like for images is 'erase'.",
-    "random_crop": " Its like for images is 'random_resized_crop'.",
-    "gain": " Its like for images is 'color_jitter'.",
-}
+Listed = AnyOperation | AudioOperation
+"""What may stand in a transform list."""
 
 
 def _read_entry(entry: object) -> object:
@@ -139,7 +103,7 @@ def _entry_schema() -> dict[str, JsonValue]:
 
 
 Entry = Annotated[
-    Annotated[AnyOperation | AudioOperation, Field(discriminator="op")],
+    Annotated[Listed, Field(discriminator="op")],
     BeforeValidator(_read_entry),
     PlainSerializer(_write_entry, return_type=dict[str, JsonValue]),
     WithJsonSchema(_entry_schema()),
@@ -147,18 +111,15 @@ Entry = Annotated[
 """One line of a transform list: an operation, read from a bare name or a one-key mapping."""
 
 
-Listed = AnyOperation | AudioOperation
-
-
-def _is_audio(operation: Operation) -> bool:
-    return isinstance(operation, AudioOperation)
+def _of_audio(operations: tuple[Listed, ...]) -> tuple[str, ...]:
+    return tuple(o.op for o in operations if isinstance(o, AudioOperation))
 
 
 def _check_order(operations: tuple[Listed, ...]) -> tuple[Listed, ...]:
-    names = [operation.op for operation in operations]
+    names: list[str] = [operation.op for operation in operations]
     if "decode" in names[1:]:
         raise ValueError("'decode' can only stand first")
-    for single in ("decode", "normalize", *(o.op for o in operations if _is_audio(o))):
+    for single in ("decode", "normalize", *_of_audio(operations)):
         if names.count(single) > 1:
             raise ValueError(
                 f"{single!r} stands there {names.count(single)} times; once is allowed"

@@ -33,7 +33,7 @@ def stratified_split(
         if len(bundles) < 2:
             raise DataError(
                 f"split: class number {label} has {len(bundles)} distinct sample(s), and a "
-                "split into train and eval needs at least 2. Add samples, or give a folder for eval."
+                "split into train and eval needs at least 2. Add some, or give a folder for eval."
             )
         wanted = max(1, round(len(members) * share))
         order = np.random.default_rng([seed, label]).permutation(len(bundles))

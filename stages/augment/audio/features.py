@@ -116,9 +116,10 @@ class AudioFeatures(StageConfig):
         """
         import numpy as np
 
-        ends = 1127 * np.log1p(np.array([self.low_hz, self.top_hz]) / 700)
-        edges = 700 * np.expm1(np.linspace(*ends, self.mels + 2) / 1127)  # (mels + 2,) in Hz
+        low_mel, top_mel = (1127 * np.log1p(hz / 700) for hz in (self.low_hz, self.top_hz))
+        edges = 700 * np.expm1(np.linspace(low_mel, top_mel, self.mels + 2) / 1127)  # Hz
         lines = np.arange(self.fft // 2 + 1) * self.bin_hz
         low, middle, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
         rising, falling = (lines - low) / (middle - low), (high - lines) / (high - middle)
-        return np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
+        bands: NDArray[np.float32] = np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
+        return bands

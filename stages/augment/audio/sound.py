@@ -25,7 +25,9 @@ class Sound:
             self.sample_rate: int = file.samplerate
             self.promised_frames: int = file.frames
             """What the header states."""
-            self.channels: NDArray[np.float32] = file.read(dtype="float32", always_2d=True)  # (T, C)
+            self.channels: NDArray[np.float32] = file.read(
+                dtype="float32", always_2d=True
+            )  # (T, C)
 
     @property
     def mono(self) -> Wave:

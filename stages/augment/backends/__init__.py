@@ -66,6 +66,7 @@ def backends_for(*, audio: bool) -> tuple[Backend, ...]:
     """Return what can read clips of sound, or images."""
     return AUDIO_BACKENDS if audio else IMAGE_BACKENDS
 
+
 _TINY_PIXELS = 64
 _HELD_BYTES = 1 << 30
 _REDUCED_DECODE_FROM = 4.0

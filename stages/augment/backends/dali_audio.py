@@ -40,7 +40,9 @@ class ClipFeed:
         decode_only = make_audio_plan(self._plan.features, ())
         for position, file in zip(positions, batch[ENCODED], strict=True):
             try:
-                GraphRunner(build_audio_pipeline(decode_only, self._device, 1, 1))({ENCODED: [file]})
+                GraphRunner(build_audio_pipeline(decode_only, self._device, 1, 1))(
+                    {ENCODED: [file]}
+                )
             except RuntimeError as reason:
                 return self._damaged(int(position), first_reason(reason))
         return None
