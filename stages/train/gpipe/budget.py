@@ -42,6 +42,8 @@ class BlockBudget:
     weights: int
     """Bytes of parameters, gradients, optimizer, average and buffers."""
     inputs: Line
+    outputs: Line
+    """What crosses to the next block; nothing after the last."""
     kept: Line
     """Inputs, outputs and what autograd saves."""
     peak: Line
@@ -67,7 +69,8 @@ class Budget:
             shared = block.inputs.at(size) if kept else 0.0
             peak = max(peak, kept - shared + block.peak.at(size))
             kept += block.kept.at(size) - shared
-            by_block = max(by_block, before + block.peak.at(size))
+            # Computed again while the gradient of its output waits.
+            by_block = max(by_block, before + block.peak.at(size) + block.outputs.at(size))
             before += block.inputs.at(size)
         inputs = self.blocks[start].inputs.at(size)
         match recompute:
@@ -106,6 +109,7 @@ def _measure(
         parameters=num_parameters([block]),
         weights=weights.of([block]),
         inputs=_line(low.inputs, high.inputs),
+        outputs=_line(low.outputs, high.outputs),
         kept=_line(low.kept, high.kept),
         peak=_line(low.peak, high.peak),
     )

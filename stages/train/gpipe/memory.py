@@ -43,6 +43,8 @@ class StageMemory:
 
     inputs: int
     """What it brings: all that is left of it in a stage that computes it again."""
+    outputs: int
+    """What goes on to the next stage; nothing from the last."""
     kept: int
     """Between its forward and its backward pass: inputs, outputs, what autograd saves."""
     peak: int
@@ -128,7 +130,12 @@ class MemoryMeter:
             roots = run.forward(inputs)
             kept = tracker.bytes
             run.backward(roots)
-        return StageMemory(inputs=inputs_bytes, kept=kept, peak=tracker.peak_bytes)
+        return StageMemory(
+            inputs=inputs_bytes,
+            outputs=carry_bytes(self.carries(size)[stop]) if stop < len(self.chain) else 0,
+            kept=kept,
+            peak=tracker.peak_bytes,
+        )
 
     def _peak_by_block(self, start: int, stop: int, size: int) -> int:
         """Measure one micro-batch with only the inputs of blocks kept, each computed again."""
@@ -197,6 +204,7 @@ class _Run:
             else:
                 torch.autograd.backward([r for r in roots if r.requires_grad], grads)
             grads = tuple(t.grad for t in carry if t.grad is not None)
+            del carry, roots
 
 
 def leaves(carry: Sequence[torch.Tensor], like: Sequence[torch.Tensor] = ()) -> Carry:
