@@ -7,6 +7,7 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
 from stages.train.config import EmaConfig
+from stages.train.layout import ALONE, Layout
 
 
 class Average(ModelEmaV3):
@@ -14,9 +15,13 @@ class Average(ModelEmaV3):
 
     def __init__(self, model: nn.Module, config: EmaConfig) -> None:
         super().__init__(model, decay=config.decay, use_warmup=config.warmup)
-        pairs = list(
-            zip(self.module.state_dict().values(), model.state_dict().values(), strict=True)
-        )
+        self.pair_with(model)
+
+    def pair_with(self, model: nn.Module, layout: Layout = ALONE) -> None:
+        """List the tensors of both networks anew, after a layout has spread them."""
+        own = layout.own(list(self.module.state_dict().values()))
+        its = layout.own(list(model.state_dict().values()))
+        pairs = list(zip(own, its, strict=True))
         self._averaged = [own for own, _ in pairs if own.is_floating_point()]
         self._floats = [its for own, its in pairs if own.is_floating_point()]
         self._copied = [own for own, _ in pairs if not own.is_floating_point()]

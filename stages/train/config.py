@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -92,6 +92,8 @@ class GuardConfig(StageConfig):
 
 class TrainConfig(StageConfig):
     """Everything about training that the YAML can say."""
+
+    means: ClassVar[frozenset[str]] = frozenset({"parallel", "launch"})
 
     model: str = "resnet18"
     """A timm model by name, or your own factory as ``package.module:function``."""

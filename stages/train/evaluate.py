@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from pipeline.context import Context
 from stages.augment.loader import Loader
+from stages.train.layout import ALONE, Layout
 from stages.train.precision import Precision
 
 
@@ -44,32 +45,39 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    module: torch.nn.Module, loader: Loader, precision: Precision, ctx: Context, label: str = "eval"
+    module: torch.nn.Module,
+    loader: Loader,
+    precision: Precision,
+    ctx: Context,
+    label: str = "eval",
+    layout: Layout = ALONE,
 ) -> Evaluation:
-    """Run a network over one epoch of an eval loader.
+    """Run a network over one epoch of an eval loader; every rank gets the answers of all.
 
     Raises:
         Interrupted: a stop was asked for; nothing of the training state was touched.
     """
     was_training = module.training
     module.eval()
+    layout.settle(module)
     logits, targets, index = [], [], []
     try:
         with ctx.events.progress(label, total=len(loader), unit="batch") as bar:
-            for batch in loader:
-                ctx.stop.check()
+            for batch, counts in layout.in_step(loader, ctx.stop):
                 with precision.autocast(ctx.device):
                     answer = module(batch.images)
+                if not counts:
+                    continue
                 logits.append(answer.float())
                 targets.append(batch.targets)
                 index.append(batch.index)
                 bar.advance()
     finally:
         module.train(was_training)
-    places = torch.cat(index).cpu()
+    places = layout.gather(torch.cat(index))
     order = places.argsort()
     return Evaluation(
-        logits=torch.cat(logits).cpu()[order],
-        targets=torch.cat(targets).cpu()[order],
+        logits=layout.gather(torch.cat(logits))[order],
+        targets=layout.gather(torch.cat(targets))[order],
         index=places[order],
     )

@@ -17,6 +17,7 @@ from stages.train.config import TrainConfig
 from stages.train.freeze import Freezing
 from stages.train.gradients import Gradients, WholeBatch
 from stages.train.guard import Guard, mark_if_bad
+from stages.train.layout import ALONE, Layout
 from stages.train.models.classifier import ImageClassifier
 from stages.train.optim import build_optimizer, skips_by_itself
 from stages.train.precision import Precision
@@ -43,6 +44,7 @@ class Learner:
     device: Device
     grad_clip: float | None
     freezing: Freezing | None = None
+    layout: Layout = ALONE
     num_steps: int = 0
     loss_sum: torch.Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
     """Sum of finite losses since `take_loss`, each times its batch size; on the device."""
@@ -99,7 +101,8 @@ class Learner:
             self.scaler.step(self.optimizer)  # unless there was an overflow
             self.scaler.update()
             return bad
-        mark_if_bad(flag, [*watched, loss])
+        mark_if_bad(flag, [*self.layout.own(watched), loss])
+        self.layout.share(flag)
         if skips_by_itself(self.optimizer):
             self.optimizer.found_inf = flag  # type: ignore[attr-defined]
             self.optimizer.step()
@@ -135,29 +138,30 @@ def build_learner(
     precision: Precision,
     device: Device,
     steps_per_epoch: int,
+    layout: Layout = ALONE,
 ) -> Learner:
     """Put a network on its device and give it an optimizer, a schedule, a scaler and an average."""
-    place = torch.device(str(device))
-    has_conv = any(isinstance(layer, torch.nn.Conv2d) for layer in module.modules())
-    module.channels_last = has_conv if config.channels_last == "auto" else config.channels_last
-    layout = torch.channels_last if module.channels_last else torch.contiguous_format
-    module.to(device=place, memory_format=layout)  # type: ignore[call-overload]
-    module.train()
+    place_network(module, config, device)
+    ema = Average(module, config.ema) if config.ema else None
+    # What is frozen for some epochs is not there to be joined while the others are computed.
+    overlap = config.freeze is False
+    forward = layout.spread(module, ema and ema.module, overlap=overlap)
+    if ema is not None:
+        ema.pair_with(module, layout)
+    gradients = WholeBatch(
+        forward=torch.compile(forward) if config.compile else forward,
+        precision=precision,
+        device=device,
+        label_smoothing=config.label_smoothing,
+    )
     optimizer = build_optimizer(module.body, config.optimizer)
     schedule = build_schedule(
         optimizer, config.schedule, epochs=config.epochs, steps_per_epoch=steps_per_epoch
     )
-    ema = None
-    if config.ema:
-        ema = Average(module, config.ema)
+    place = torch.device(str(device))
     return Learner(
         module=module,
-        gradients=WholeBatch(
-            forward=torch.compile(module) if config.compile else module,
-            precision=precision,
-            device=device,
-            label_smoothing=config.label_smoothing,
-        ),
+        gradients=layout.joined(gradients, module, overlap=overlap),
         optimizer=optimizer,
         schedule=schedule,
         scaler=precision.scaler(device),
@@ -166,5 +170,15 @@ def build_learner(
         precision=precision,
         device=device,
         grad_clip=config.grad_clip,
+        layout=layout,
         loss_sum=torch.zeros((), dtype=torch.float64, device=place),
     )
+
+
+def place_network(module: ImageClassifier, config: TrainConfig, device: Device) -> None:
+    """Put a network on its device, in the memory layout that suits it, ready to train."""
+    has_conv = any(isinstance(layer, torch.nn.Conv2d) for layer in module.modules())
+    module.channels_last = has_conv if config.channels_last == "auto" else config.channels_last
+    memory_format = torch.channels_last if module.channels_last else torch.contiguous_format
+    module.to(device=str(device), memory_format=memory_format)  # type: ignore[call-overload]
+    module.train()

@@ -17,10 +17,11 @@ from pipeline.errors import DataError, Interrupted, StageFailed
 from stages.augment.loader import Batch, Loader
 from stages.train.checkpoint import CheckpointFolder, Tensors
 from stages.train.config import TrainConfig
-from stages.train.evaluate import evaluate
+from stages.train.evaluate import Evaluation, evaluate
+from stages.train.layout import Wish
 from stages.train.learner import Learner
 from stages.train.position import Epoch, Position
-from stages.train.precision import FP32
+from stages.train.precision import FP32, Precision
 from stages.train.snapshot import restore, snapshot
 from stages.train.teller import Teller
 
@@ -61,19 +62,20 @@ class Loop:
         for batch in self._rest_of_epoch():
             self.learner.step(batch)
             self.position.batch += 1
-            self.position.images += len(batch.targets)
+            self.position.images += len(batch.targets) * self.learner.layout.shard[1]
             self.teller.step(self.learner, self.position)
             last = self.position.batch == len(self.train_loader)
-            due = self._checkpoint_is_due()
+            wish = Wish(save=self._checkpoint_is_due(), leave=self._time_is_up())
+            wish = self.learner.layout.agree(wish, self.ctx.stop)
             # A checkpoint has to be known good, so the guard looks before each of them.
-            if (due or last or self._guard_is_due()) and self._look_at_guard():
+            if (wish.save or last or self._guard_is_due()) and self._look_at_guard():
                 return False
             if last:
                 continue  # the loader has to see its epoch end before its state is taken
-            if due or self.ctx.stop.requested:
+            if wish.save or self.ctx.stop.requested:
                 self.save()
                 self.ctx.stop.check()
-            if self._time_is_up():
+            if wish.leave:
                 break
         return True
 
@@ -107,7 +109,9 @@ class Loop:
             lr=learner.schedule.lr,
             images_per_s=position.images / max(position.train_s, 1e-9),
         )
-        is_last = row.epoch == self.config.epochs or self._time_is_up()
+        wish = Wish(save=self._checkpoint_is_due(), leave=self._time_is_up())
+        wish = learner.layout.agree(wish, self.ctx.stop)
+        is_last = row.epoch == self.config.epochs or wish.leave
         if is_last or row.epoch % self.config.eval_every == 0:
             try:
                 self._evaluate(row)
@@ -118,16 +122,16 @@ class Loop:
         position.end_epoch(row)
         position.finished = self._reason_to_finish(row, is_last)
         self.teller.epoch(row)
-        if position.finished or self._checkpoint_is_due():
+        if position.finished or wish.save:
             self.save()
 
     def _evaluate(self, row: Epoch) -> None:
         """Measure model and average, then, with nothing left to interrupt, keep the better."""
         learner = self.learner
-        plain = evaluate(learner.module, self.eval_loader, FP32, self.ctx)
+        plain = self.measure(learner.module, FP32, "eval")
         averaged = None
         if learner.ema is not None:
-            averaged = evaluate(learner.ema.module, self.eval_loader, FP32, self.ctx, "eval EMA")
+            averaged = self.measure(learner.ema.module, FP32, "eval EMA")
         row.top1, row.eval_loss = plain.top1, plain.loss
         self._keep_if_best(f"epoch {row.epoch}", row.top1, row.eval_loss, learner.module)
         if averaged is not None and learner.ema is not None:
@@ -135,13 +139,22 @@ class Loop:
             name = f"EMA at epoch {row.epoch}"
             self._keep_if_best(name, row.ema_top1, row.ema_loss, learner.ema.module)
 
+    def measure(self, module: torch.nn.Module, precision: Precision, label: str) -> Evaluation:
+        """Evaluate a network over the whole eval split, on all ranks together.
+
+        Raises:
+            Interrupted: a stop was asked for; nothing of the training state was touched.
+        """
+        layout = self.learner.layout
+        return evaluate(module, self.eval_loader, precision, self.ctx, label, layout)
+
     def _keep_if_best(self, name: str, top1: float, loss: float, module: torch.nn.Module) -> None:
         position = self.position
         is_better = (top1, -loss) > (position.best_top1, -position.best_loss)
         if self.config.weights == "best" and is_better:
             position.best_top1, position.best_loss, position.best_name = top1, loss, name
             state = module.state_dict().items()
-            self.best = {key: tensor.detach().cpu().clone() for key, tensor in state}
+            self.best = {key: self.learner.layout.kept(tensor) for key, tensor in state}
 
     def _reason_to_finish(self, row: Epoch, is_last: bool) -> str:
         reached = {"best": self.position.best_top1, "last": row.top1, "ema": row.ema_top1}
@@ -186,10 +199,17 @@ class Loop:
 
     def resume(self) -> bool:
         """Go back to the newest whole checkpoint, if there is one."""
-        checkpoint = self.checkpoints.load_newest()
-        if checkpoint is None:
+        layout = self.learner.layout
+        checkpoint = self.checkpoints.load_newest() if layout.is_first else None
+        name = layout.first_says(checkpoint.name if checkpoint else "")
+        if not name:
             return False
-        self.position, self.best = restore(checkpoint, self.learner, self.train_loader)
+        self.position, self.best = restore(
+            checkpoint or self.checkpoints.load(name),
+            self.learner,
+            self.train_loader,
+            self.ctx.seed,
+        )
         self._saved_at = time.monotonic()
         self.ctx.events.info(
             f"resumed at step {self.learner.num_steps} (epoch {self.position.epoch + 1})"
@@ -199,7 +219,8 @@ class Loop:
     def save(self) -> None:
         """Write a checkpoint of this very moment."""
         weights, state = snapshot(self.learner, self.train_loader, self.position, self.best)
-        self.checkpoints.save(self.learner.num_steps, weights, state)
+        if self.learner.layout.is_first:
+            self.checkpoints.save(self.learner.num_steps, weights, state)
         self._saved_at = time.monotonic()
 
     def _checkpoint_is_due(self) -> bool:

@@ -35,6 +35,14 @@ def capture_random_state() -> RandomState:
     }
 
 
+def seed_all(*words: int) -> None:
+    """Begin all random streams anew, where several numbers say which streams are meant."""
+    seed = int(np.random.SeedSequence(words).generate_state(1)[0])
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
 def _cuda_is_in_use() -> bool:
     return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 

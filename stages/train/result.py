@@ -12,7 +12,7 @@ from pipeline.device import Device
 from stages.train.amp_check import AmpCheck
 from stages.train.chapter import Outcome, write_chapter
 from stages.train.checkpoint import Tensors, save_weights
-from stages.train.evaluate import Evaluation, evaluate
+from stages.train.evaluate import Evaluation
 from stages.train.finetune import note_of
 from stages.train.loop import Loop
 from stages.train.precision import FP32
@@ -23,21 +23,14 @@ def finish(draft: TrainedModel, loop: Loop, check: AmpCheck | None) -> TrainedMo
     learner, ctx, position = loop.learner, loop.ctx, loop.position
     weights, source = choose_weights(loop)
     learner.module.load_state_dict(weights)
-    reference = evaluate(learner.module, loop.eval_loader, FP32, ctx, "eval fp32")
+    reference = loop.measure(learner.module, FP32, "eval fp32")
     hops = [_hop("fp32", reference)]
     if learner.precision.name != "fp32":
-        amp = evaluate(
-            learner.module,
-            loop.eval_loader,
-            learner.precision,
-            ctx,
-            f"eval {learner.precision.name}",
-        )
+        amp = loop.measure(learner.module, learner.precision, f"eval {learner.precision.name}")
         hops.append(_hop(learner.precision.name, amp))
 
-    save_weights(weights, draft.weights, note_of(draft).as_metadata())
+    weights = learner.layout.whole(weights)
     predictions = ctx.dir / "predictions.npz"
-    reference.save(predictions)
     metrics = {
         "top1": reference.top1,
         "loss": reference.loss,
@@ -58,7 +51,11 @@ def finish(draft: TrainedModel, loop: Loop, check: AmpCheck | None) -> TrainedMo
         gates=gates(loop, reference, weights),
         hops=tuple(hops),
     )
-    write_chapter(loop, Outcome(trained=trained, reference=reference, source=source, check=check))
+    if learner.layout.is_first:
+        save_weights(weights, draft.weights, note_of(draft).as_metadata())
+        reference.save(predictions)
+        outcome = Outcome(trained=trained, reference=reference, source=source, check=check)
+        write_chapter(loop, outcome)
     return trained
 
 

@@ -12,24 +12,27 @@ from pipeline.artifacts import DataSpec, TrainedModel
 from pipeline.backend import is_installed
 from pipeline.context import Context
 from pipeline.files import sha256_file, sha256_text
+from pipeline.ranks import place_from_environment
 from stages.augment.loader import Loader, SplitName, open_loader
 from stages.train.amp_check import AmpCheck, check_amp
 from stages.train.checkpoint import CheckpointFolder, save_weights
 from stages.train.config import TrainConfig
 from stages.train.dead_taps import keep_dead_taps_in_fp32
+from stages.train.distributed.entrance import open_layout, processes_here, share_of
 from stages.train.finetune import freeze_as_asked
-from stages.train.learner import Learner, build_learner
+from stages.train.layout import Layout
+from stages.train.learner import build_learner, place_network
 from stages.train.loop import Loop
 from stages.train.models.classifier import ImageClassifier
 from stages.train.network import build_network
-from stages.train.precision import resolve_precision
+from stages.train.precision import Precision, resolve_precision
 from stages.train.reproducible import arithmetic, random_state_kept, reproducible
 from stages.train.result import finish
 from stages.train.teller import Teller
 from stages.train.threads import resolve_threads
 
 # Settings that leave the weights as they are: changing them does not make a checkpoint worthless.
-_NOT_IN_KEY = {"rehearsal", "tensorboard", "checkpoint", "max_time"}
+_NOT_IN_KEY = {"rehearsal", "tensorboard", "checkpoint", "max_time", *TrainConfig.means}
 
 
 def train(config: TrainConfig, ctx: Context) -> TrainedModel:
@@ -49,7 +52,7 @@ def train(config: TrainConfig, ctx: Context) -> TrainedModel:
         ctx.device,
         seed=ctx.seed,
         deterministic=config.deterministic,
-        threads=resolve_threads(config.threads),
+        threads=resolve_threads(config.threads, processes_here()),
     ):
         module, ref = build_network(config, spec, ctx.events)
         draft = TrainedModel(
@@ -67,30 +70,48 @@ def train(config: TrainConfig, ctx: Context) -> TrainedModel:
             keep=config.checkpoint.keep,
             events=ctx.events,
         )
-        with (
-            closing(_open(spec, "train", spec.batch_size, ctx)) as train_loader,
-            closing(
-                _open(spec, "eval", config.eval_batch_size or spec.batch_size, ctx)
-            ) as eval_loader,
-        ):
-            images = next(iter(eval_loader)).images
-            dead = keep_dead_taps_in_fp32(module, images, precision, ctx.device)
-            if dead:
-                ctx.events.info(
-                    f"kept in fp32, parts of their kernels see padding only: {', '.join(dead)}"
-                )
-            learner = build_learner(module, config, precision, ctx.device, len(train_loader))
-            learner.freezing = freeze_as_asked(module, config, ctx.events)
-            check = sanity_check(learner, images, ctx)
-            if config.rehearsal and not checkpoints.paths():
-                rehearse(module, draft, ctx)
-            teller = Teller(ctx.events, config.epochs, len(train_loader))
-            loop = Loop(config, ctx, learner, train_loader, eval_loader, checkpoints, teller)
-            with closing(learner.gradients):
-                fit(loop)
-            trained = finish(draft, loop, check)
-    checkpoints.clear()
+        is_first = not place_from_environment().follows
+        if config.rehearsal and is_first and not checkpoints.paths():
+            rehearse(module, draft, ctx)
+        with open_layout(config, ctx) as (layout, own):
+            trained = _train_in(layout, config, own, module, precision, draft, checkpoints)
+    if is_first:
+        checkpoints.clear()
     return trained
+
+
+def _train_in(
+    layout: Layout,
+    config: TrainConfig,
+    ctx: Context,
+    module: ImageClassifier,
+    precision: Precision,
+    draft: TrainedModel,
+    checkpoints: CheckpointFolder,
+) -> TrainedModel:
+    """Train as one of the processes of a layout."""
+    spec = ctx.get(DataSpec)
+    batch_size = share_of(spec.batch_size, layout)
+    eval_size = config.eval_batch_size or spec.batch_size
+    with (
+        closing(_open(spec, "train", batch_size, ctx, layout)) as train_loader,
+        closing(_open(spec, "eval", eval_size, ctx, layout)) as eval_loader,
+    ):
+        images = next(iter(eval_loader)).images
+        dead = keep_dead_taps_in_fp32(module, images, precision, ctx.device)
+        if dead:
+            ctx.events.info(
+                f"kept in fp32, parts of their kernels see padding only: {', '.join(dead)}"
+            )
+        place_network(module, config, ctx.device)
+        check = sanity_check(module, images, precision, ctx) if layout.is_first else None
+        learner = build_learner(module, config, precision, ctx.device, len(train_loader), layout)
+        learner.freezing = freeze_as_asked(module, config, ctx.events)
+        teller = Teller(ctx.events, config.epochs, len(train_loader))
+        loop = Loop(config, ctx, learner, train_loader, eval_loader, checkpoints, teller)
+        with closing(learner.gradients):
+            fit(loop)
+        return finish(draft, loop, check)
 
 
 def fit(loop: Loop) -> None:
@@ -98,7 +119,7 @@ def fit(loop: Loop) -> None:
     config, ctx = loop.config, loop.ctx
     if not loop.resume():
         loop.save()
-    if not config.tensorboard:
+    if not config.tensorboard or not loop.learner.layout.is_first:
         loop.fit()
     elif not is_installed("tensorboard"):
         ctx.events.info("train.tensorboard: not installed; pip install 'dlpipe[tensorboard]'")
@@ -128,11 +149,13 @@ def rehearse(module: ImageClassifier, draft: TrainedModel, ctx: Context) -> None
     folder.rmdir()
 
 
-def sanity_check(learner: Learner, images: torch.Tensor, ctx: Context) -> AmpCheck | None:
+def sanity_check(
+    module: ImageClassifier, images: torch.Tensor, precision: Precision, ctx: Context
+) -> AmpCheck | None:
     """Compare the chosen precision with fp32 on one batch, and say so."""
-    if learner.precision.name == "fp32":
+    if precision.name == "fp32":
         return None
-    check = check_amp(learner.module, images, learner.precision, ctx.device)
+    check = check_amp(module, images, precision, ctx.device)
     ctx.events.emit("amp_check", precision=check.precision, difference=check.difference)
     (ctx.events.warning if check.is_suspicious else ctx.events.info)(f"AMP check: {check}")
     return check
@@ -145,17 +168,27 @@ def run_key(config: TrainConfig, spec: DataSpec, ctx: Context) -> str:
         "data": spec.digest,
         "transforms": sha256_file(spec.transforms),
         "loader": [spec.backend, spec.batch_size],
-        "device": str(ctx.device),
+        "device": ctx.device.kind,
         "seed": ctx.seed,
         **arithmetic(ctx.device),
+        # As one process would have them: a run may go on with another number of processes.
+        "threads": resolve_threads(config.threads),
     }
     return sha256_text(json.dumps(parts, sort_keys=True))
 
 
-def _open(spec: DataSpec, split: SplitName, batch_size: int, ctx: Context) -> Loader:
+def _open(
+    spec: DataSpec, split: SplitName, batch_size: int, ctx: Context, layout: Layout
+) -> Loader:
     def warn(name: str, reason: str) -> None:
         ctx.events.warning(f"{split}: '{name}' is damaged ({reason}); it is left out.")
 
     return open_loader(
-        spec, split, batch_size=batch_size, device=ctx.device, seed=ctx.seed, on_bad_file=warn
+        spec,
+        split,
+        batch_size=batch_size,
+        device=ctx.device,
+        seed=ctx.seed,
+        shard=layout.shard,
+        on_bad_file=warn,
     )

@@ -14,6 +14,7 @@ from pipeline.device import Device
 from pipeline.environment import installed_version
 from pipeline.errors import Problem
 from pipeline.files import sha256_file
+from pipeline.ranks import Place
 from stages.train.config import TrainConfig
 from stages.train.models.names import model_problem, optimizer_problem, weights_problem
 from stages.train.threads import resolve_threads
@@ -59,6 +60,16 @@ class Train:
 
             return find_timm_weights(self.config.model)
         return Path(self.config.pretrained) if self.config.pretrained else None
+
+    def place(self) -> Place:
+        """Return which process this is where `launch.hosts` names several hosts."""
+        return Place()
+
+    def follow(self, ctx: Context) -> None:
+        """Train beside rank 0."""
+        from stages.train.session import train
+
+        train(self.config, ctx)
 
     def run(self, ctx: Context) -> TrainedModel:
         """Train, or go on with training, until the target, the last epoch or the time limit."""

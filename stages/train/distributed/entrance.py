@@ -1,0 +1,72 @@
+"""Entrance: from one process to the layout it trains in, as its launcher and the YAML say.
+
+Light: `torch.distributed` is imported only where there is more than one process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from pipeline.context import Context
+from pipeline.errors import ConfigError
+from pipeline.ranks import place_from_environment
+from stages.train.config import TrainConfig
+from stages.train.layout import ALONE, Layout
+from stages.train.reproducible import seed_all
+
+
+@contextmanager
+def open_layout(config: TrainConfig, ctx: Context) -> Iterator[tuple[Layout, Context]]:
+    """Call the other processes of this run, if there are any, and stay together for the block.
+
+    Yields the layout, and the context with this process's own device.
+
+    Raises:
+        ConfigError: the processes cannot be arranged as configured.
+        LostRank: another process did not come, or went away in the middle.
+    """
+    if place_from_environment().world == 1:
+        yield ALONE, ctx
+        return
+    from stages.train.distributed.data_parallel import DataParallel
+    from stages.train.distributed.group import open_group
+
+    parallel = config.parallel
+    ctx.call()
+    with open_group(
+        ctx.device, backend=config.launch.backend, timeout_s=parallel.timeout_s
+    ) as group:
+        layout = DataParallel(group, sharded=parallel.data == "fsdp")
+        rank, world = layout.shard
+        ctx.events.info(
+            f"{world} processes train together by {'FSDP2' if layout.sharded else 'DDP'} over "
+            f"{group.carrier}"
+        )
+        if rank:  # the same network on all, but other dropout
+            seed_all(ctx.seed, 0, rank, world)
+        yield layout, replace(ctx, device=group.device)
+
+
+def share_of(batch_size: int, layout: Layout) -> int:
+    """Return this process's share of a mini-batch of all processes.
+
+    Raises:
+        ConfigError: it cannot be shared equally.
+    """
+    _, world = layout.shard
+    if batch_size % world:
+        lower = batch_size // world * world
+        raise ConfigError(
+            f"stages.augment.batch_size: {batch_size} images cannot be shared equally by {world} "
+            f"processes; all together learn from one such batch at a step. "
+            f"Use {f'{lower} or ' if lower else ''}{lower + world}, or another number of processes."
+        )
+    return batch_size // world
+
+
+def processes_here() -> int:
+    """Return how many processes of this run share the cores of this host."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
