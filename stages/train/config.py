@@ -113,8 +113,10 @@ class TrainConfig(StageConfig):
     or ``{until: layer3}``; norms in there keep their statistics too."""
     unfreeze_after: int | None = Field(default=None, ge=1)
     """Epochs after which what was frozen learns too; None: never."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Forward and backward precision; ``auto`` takes bf16 where the hardware has units for it."""
+    precision: Literal["auto", "fp32", "bf16", "fp16", "fp16_emulated"] = "auto"
+    """Forward and backward precision; ``auto`` takes bf16 where the hardware has units for it.
+    ``fp16`` is refused on a CPU without fp16 units, ten times slower than fp32 there;
+    ``fp16_emulated`` is not."""
     epochs: int = Field(default=10, ge=1, le=100_000)
     """Passes over the training split, unless the target or `max_time` comes first."""
     max_time: float | None = Field(default=None, gt=0)
@@ -151,6 +153,9 @@ class TrainConfig(StageConfig):
     """When to save."""
     guard: GuardConfig = GuardConfig()
     """NaN and Inf."""
+    on_oom: Literal["halve", "fail"] = "halve"
+    """What running out of memory in a step does: ``halve`` the micro-batch and try the same batch
+    again, or ``fail``. One process only, or several without overlap: else all would have to."""
     parallel: ParallelConfig = ParallelConfig()
     """Micro-batches, pipeline stages, data replicas."""
     launch: LaunchConfig = LaunchConfig()

@@ -11,15 +11,18 @@ import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from pipeline.device import Device
+from pipeline.events import EventLog
 from stages.augment.loader import Batch
 from stages.train.average import Average
 from stages.train.config import TrainConfig
 from stages.train.freeze import Freezing
-from stages.train.gradients import Gradients, WholeBatch
+from stages.train.gradients import Gradients
 from stages.train.guard import Guard, mark_if_bad
 from stages.train.layout import ALONE, Layout
 from stages.train.models.classifier import ImageClassifier
+from stages.train.one_device import halving_gradients
 from stages.train.optim import build_optimizer, skips_by_itself
+from stages.train.out_of_memory import Halving
 from stages.train.precision import Precision
 from stages.train.schedule import Schedule, build_schedule
 from stages.train.statistics import Statistics
@@ -43,6 +46,9 @@ class Learner:
     precision: Precision
     device: Device
     grad_clip: float | None
+    statistics: Statistics
+    halving: Halving
+    """Computes the gradients of this process."""
     freezing: Freezing | None = None
     layout: Layout = ALONE
     num_steps: int = 0
@@ -52,7 +58,6 @@ class Learner:
 
     def __post_init__(self) -> None:
         self._weights = list(self.module.parameters())
-        self._statistics = Statistics(self.module)
 
     def begin_epoch(self, epoch: int) -> None:
         """Freeze or free what the configuration says for an epoch (0 is the first)."""
@@ -62,12 +67,12 @@ class Learner:
     def step(self, batch: Batch) -> None:
         """Learn from one batch; a step whose loss or gradient is not finite changes nothing."""
         self.schedule.apply(self.num_steps)
-        self._statistics.remember()
+        self.statistics.remember()
 
         loss = self.gradients.backward(batch, self.scaler, self.num_steps)
         bad = self._update(loss)
         # Statistics of a bad batch are as bad as its gradient.
-        self._statistics.restore_where(bad)
+        self.statistics.restore_where(bad)
         for weight in self._weights:
             weight.grad = None
 
@@ -77,10 +82,6 @@ class Learner:
         samples = len(batch.targets)
         self.loss_sum.add_(torch.nan_to_num(loss, 0.0, 0.0, 0.0), alpha=samples)
         self.num_samples += samples
-
-    def put_back_statistics(self) -> None:
-        """Undo what forward passes since the start of the step did to statistics."""
-        self._statistics.restore()
 
     def _update(self, loss: torch.Tensor) -> torch.Tensor:
         """Clip and use the gradients unless they are bad; return a number, 0 if they are good.
@@ -139,6 +140,7 @@ def build_learner(
     device: Device,
     steps_per_epoch: int,
     layout: Layout = ALONE,
+    events: EventLog | None = None,
 ) -> Learner:
     """Put a network on its device and give it an optimizer, a schedule, a scaler and an average."""
     place_network(module, config, device)
@@ -148,11 +150,16 @@ def build_learner(
     forward = layout.spread(module, ema and ema.module, overlap=overlap)
     if ema is not None:
         ema.pair_with(module, layout)
-    gradients = WholeBatch(
-        forward=torch.compile(forward) if config.compile else forward,
-        precision=precision,
-        device=device,
-        label_smoothing=config.label_smoothing,
+    statistics = Statistics(module)
+    halving = halving_gradients(
+        torch.compile(forward) if config.compile else forward,
+        module,
+        config,
+        precision,
+        device,
+        statistics,
+        events or EventLog(),
+        alone=layout.shard[1] == 1 or not overlap,
     )
     optimizer = build_optimizer(module.body, config.optimizer)
     schedule = build_schedule(
@@ -161,7 +168,9 @@ def build_learner(
     place = torch.device(str(device))
     return Learner(
         module=module,
-        gradients=layout.joined(gradients, module, overlap=overlap),
+        gradients=layout.joined(halving, module, overlap=overlap),
+        statistics=statistics,
+        halving=halving,
         optimizer=optimizer,
         schedule=schedule,
         scaler=precision.scaler(device),

@@ -11,6 +11,7 @@ import torch
 from pipeline.artifacts import DataSpec, TrainedModel
 from pipeline.backend import is_installed
 from pipeline.context import Context
+from pipeline.events import EventLog
 from pipeline.files import sha256_file, sha256_text
 from pipeline.ranks import place_from_environment
 from stages.augment.loader import Loader, SplitName, open_loader
@@ -18,7 +19,12 @@ from stages.train.amp_check import AmpCheck, check_amp
 from stages.train.checkpoint import CheckpointFolder, save_weights
 from stages.train.config import TrainConfig
 from stages.train.dead_taps import keep_dead_taps_in_fp32
-from stages.train.distributed.entrance import open_layout, processes_here, share_of
+from stages.train.distributed.entrance import (
+    is_to_launch,
+    open_layout,
+    processes_here,
+    share_of,
+)
 from stages.train.finetune import freeze_as_asked
 from stages.train.layout import Layout
 from stages.train.learner import build_learner, place_network
@@ -34,6 +40,9 @@ from stages.train.threads import resolve_threads
 # Settings that leave the weights as they are: changing them does not make a checkpoint worthless.
 _NOT_IN_KEY = {"rehearsal", "tensorboard", "checkpoint", "max_time", *TrainConfig.means}
 
+_CHECKED = 32
+"""Images that are looked at before training; a batch of any size fits in memory by halving."""
+
 
 def train(config: TrainConfig, ctx: Context) -> TrainedModel:
     """Train a classifier on the data at hand and leave its weights, predictions and chapter.
@@ -44,17 +53,18 @@ def train(config: TrainConfig, ctx: Context) -> TrainedModel:
         StageFailed: the loss was not finite and the policy says stop.
     """
     spec = ctx.get(DataSpec)
+    launching = is_to_launch(config)
+    if launching:
+        share_of(spec.batch_size, config.launch.world)
     precision = resolve_precision(config.precision, ctx.device)
-    ctx.events.info(f"precision {precision.name}: {precision.reason}")
-    if precision.warning:
-        ctx.events.warning(precision.warning)
     with reproducible(
         ctx.device,
         seed=ctx.seed,
         deterministic=config.deterministic,
         threads=resolve_threads(config.threads, processes_here()),
     ):
-        module, ref = build_network(config, spec, ctx.events)
+        # The processes that are launched will say it all again.
+        module, ref = build_network(config, spec, EventLog() if launching else ctx.events)
         draft = TrainedModel(
             module=ref,
             weights=ctx.dir / "model.safetensors",
@@ -73,6 +83,10 @@ def train(config: TrainConfig, ctx: Context) -> TrainedModel:
         is_first = not place_from_environment().follows
         if config.rehearsal and is_first and not checkpoints.paths():
             rehearse(module, draft, ctx)
+        if launching:
+            from stages.train.distributed.launch import launch
+
+            return launch(config, ctx)
         with open_layout(config, ctx) as (layout, own):
             trained = _train_in(layout, config, own, module, precision, draft, checkpoints)
     if is_first:
@@ -90,14 +104,17 @@ def _train_in(
     checkpoints: CheckpointFolder,
 ) -> TrainedModel:
     """Train as one of the processes of a layout."""
+    ctx.events.info(f"precision {precision.name}: {precision.reason}")
+    if precision.warning:
+        ctx.events.warning(precision.warning)
     spec = ctx.get(DataSpec)
-    batch_size = share_of(spec.batch_size, layout)
+    batch_size = share_of(spec.batch_size, layout.shard[1])
     eval_size = config.eval_batch_size or spec.batch_size
     with (
         closing(_open(spec, "train", batch_size, ctx, layout)) as train_loader,
         closing(_open(spec, "eval", eval_size, ctx, layout)) as eval_loader,
     ):
-        images = next(iter(eval_loader)).images
+        images = next(iter(eval_loader)).images[:_CHECKED]
         dead = keep_dead_taps_in_fp32(module, images, precision, ctx.device)
         if dead:
             ctx.events.info(
@@ -105,7 +122,9 @@ def _train_in(
             )
         place_network(module, config, ctx.device)
         check = sanity_check(module, images, precision, ctx) if layout.is_first else None
-        learner = build_learner(module, config, precision, ctx.device, len(train_loader), layout)
+        learner = build_learner(
+            module, config, precision, ctx.device, len(train_loader), layout, ctx.events
+        )
         learner.freezing = freeze_as_asked(module, config, ctx.events)
         teller = Teller(ctx.events, config.epochs, len(train_loader))
         loop = Loop(config, ctx, learner, train_loader, eval_loader, checkpoints, teller)

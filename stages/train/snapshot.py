@@ -20,6 +20,7 @@ from stages.train.checkpoint import Checkpoint, Tensors
 from stages.train.layout import Layout
 from stages.train.learner import Learner
 from stages.train.optimizer_state import OptimizerState, load_optimizer, save_optimizer
+from stages.train.out_of_memory import HalvingState
 from stages.train.position import Plain, Position
 from stages.train.reproducible import RandomState, restore_random_state, seed_all
 
@@ -34,6 +35,7 @@ class State(TypedDict):
     """Of each process."""
     loader: dict[str, str | int]
     """Of the first process."""
+    halving: HalvingState
     position: dict[str, Plain]
     num_steps: int
     num_samples: int
@@ -59,6 +61,7 @@ def snapshot(
         "guard": learner.guard.state_dict(),
         "random": layout.random_states(),
         "loader": dict(loader.state_dict()),
+        "halving": learner.halving.state_dict(),
         "position": position.state_dict(),
         "num_steps": learner.num_steps,
         "num_samples": learner.num_samples,
@@ -83,6 +86,7 @@ def restore(
     load_optimizer(state["optimizer"], learner.optimizer, learner.module, layout)
     learner.scaler.load_state_dict(state["scaler"])
     learner.guard.load_state_dict(state["guard"])
+    learner.halving.load_state_dict(state["halving"])
     learner.num_steps = state["num_steps"]
     rank, world = layout.shard
     processes = int(state["loader"]["world"])
