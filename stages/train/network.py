@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 
 from pipeline.artifacts import DataSpec, ModuleRef
 from pipeline.errors import ConfigError
 from pipeline.events import EventLog
+from stages.augment.loader import open_loader
 from stages.train.config import TrainConfig
 from stages.train.finetune import choose_normalization, find_weights, start_from
 from stages.train.models.classifier import ImageClassifier
 from stages.train.models.factory import FACTORY, build_model
 from stages.train.models.stem import SMALL_IMAGE_PX, has_large_stem, shrink_stem
 from stages.train.models.weights_file import WeightsFile
+from stages.train.models.whitening import fit_to_images, has_whitening
+from stages.train.wide_rows import widen_rows
 
 _FROM_DATA = ("name", "classes", "height", "width", "channels", "mean", "std", "small_input")
 
@@ -38,7 +42,20 @@ def build_network(
         )
     if weights is not None:
         start_from(module, weights, spec, events)
+    else:
+        _compute_whitening(module, spec, events)
+    widen_rows(module)
     return module, ref
+
+
+def _compute_whitening(module: ImageClassifier, spec: DataSpec, events: EventLog) -> None:
+    """Show layers that are computed from images their first batch of the train split."""
+    if not has_whitening(module):
+        return
+    with closing(open_loader(spec, "train")) as loader:
+        images = next(iter(loader)).images
+    names = fit_to_images(module, images)
+    events.info(f"computed from {len(images)} training images: {', '.join(names)}")
 
 
 def _reference(config: TrainConfig, spec: DataSpec) -> ModuleRef:

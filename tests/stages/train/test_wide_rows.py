@@ -1,0 +1,81 @@
+"""Weight gradients in wide rows are the same gradients."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from stages.train.wide_rows import (
+    LEAST_IMAGES,
+    ROW,
+    WideRowConv2d,
+    _Convolution,
+    images_in_a_row,
+    widen_rows,
+)
+
+
+@given(batch=st.integers(1, 300), width=st.integers(1, 60), gap=st.integers(1, 3))
+def test_the_batch_divides_into_whole_rows_that_fit(batch: int, width: int, gap: int) -> None:
+    count = images_in_a_row(batch, width, gap)
+    assert count >= 1
+    assert batch % count == 0
+    assert count == 1 or count * (width + gap) <= ROW
+
+
+@pytest.mark.parametrize(("size", "kernel", "count"), [(7, 3, 4), (4, 3, 6), (5, 5, 4), (1, 3, 12)])
+def test_both_gradients_are_those_of_the_plain_convolution(
+    size: int, kernel: int, count: int
+) -> None:
+    torch.manual_seed(0)
+    gap = kernel // 2
+    images = torch.randn(12, 3, size, size + 1, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(5, 3, kernel, kernel, dtype=torch.float64, requires_grad=True)
+    plain = nn.functional.conv2d(images, weight, padding=gap)
+    wide = _Convolution.apply(images, weight, gap, count)
+    assert torch.equal(plain, wide)
+    upstream = torch.randn_like(plain)
+    expected = torch.autograd.grad(plain, (images, weight), upstream)
+    found = torch.autograd.grad(wide, (images, weight), upstream)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_only_convolutions_that_can_gain_are_changed_and_the_state_stays() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1, bias=False),
+        nn.Conv2d(4, 4, 3, padding=1, stride=2, bias=False),
+        nn.Conv2d(4, 4, 1, bias=False),
+        nn.Conv2d(4, 4, 3, padding=1, groups=2, bias=False),
+        nn.Conv2d(4, 4, 3, padding=1),
+        nn.Conv2d(4, 4, 3, padding="same", bias=False),
+    )
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    assert widen_rows(network) == ["0"]
+    after = network.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_under_autocast_the_gradient_is_near_that_of_fp32() -> None:
+    """Where there is no AMX, this is torch's own convolution."""
+    torch.manual_seed(0)
+    plain = nn.Conv2d(16, 16, 3, padding=1, bias=False)
+    network = nn.Sequential(copy.deepcopy(plain))
+    assert widen_rows(network) == ["0"]
+    images = torch.randn(4 * LEAST_IMAGES, 16, 7, 7)
+    plain(images).square().sum().backward()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = network(images).float().square().sum()
+    loss.backward()
+    assert isinstance(network[0], WideRowConv2d)
+    found, expected = network[0].weight.grad, plain.weight.grad
+    assert found is not None
+    assert expected is not None
+    error = (found - expected).norm() / expected.norm()
+    assert float(error) < 0.02
