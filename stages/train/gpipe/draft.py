@@ -22,7 +22,7 @@ from stages.train.parallel_config import ParallelConfig
 
 MOST_MICRO_BATCHES = 512
 """Tried by ``auto``; smaller pieces only wait for each other."""
-GIB = 2**30
+_UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,6 +106,8 @@ class Drafts:
 
     def alive(self, stages: int, micro_batches: int) -> list[int]:
         """Return how many micro-batches are alive on each stage at most."""
+        if stages == 1:  # nobody to wait for: each goes back as soon as it can
+            return [1]
         return [most_alive(self.schedule, k, stages, micro_batches) for k in range(stages)]
 
     def times(self, draft: Draft) -> Times:
@@ -220,6 +222,6 @@ def powers(limit: int, start: int = 1) -> list[int]:
 
 def gib(num_bytes: float, *, up: bool = False) -> str:
     """Return bytes as text; `up` rounds so that the text is enough."""
-    unit, name = (GIB, "GiB") if num_bytes >= GIB else (2**20, "MiB")
+    unit, name = next(one for one in _UNITS if num_bytes >= one[0] or one[0] == 1)
     value = num_bytes / unit
-    return f"{-(-value * 100 // 1) / 100:.2f} {name}" if up else f"{value:.2f} {name}"
+    return f"{-(-value * 100 // 1) / 100 if up else value:.2f} {name}"

@@ -39,6 +39,7 @@ def plan_pipeline(
     loss: Loss = any_loss,
     autocast: Autocast = nullcontext,
     profile: Profile | None = None,
+    meter: MemoryMeter | None = None,
     link: Link | None = None,
     cores: int | None = None,
 ) -> PipelinePlan:
@@ -52,6 +53,7 @@ def plan_pipeline(
         loss: from the last block's output to a scalar.
         autocast: the context of a forward pass.
         profile: seconds of the blocks; measured here if left out.
+        meter: measures memory; made here if left out.
         link: between stages; a copy through shared memory if left out.
         cores: how many stages can work at once; if left out, the cores of a CPU, or all on GPUs.
 
@@ -65,7 +67,7 @@ def plan_pipeline(
         cores = len(os.sched_getaffinity(0))
     drafts = Drafts(
         config=config,
-        meter=MemoryMeter(chain, images, loss=loss, autocast=autocast),
+        meter=meter or MemoryMeter(chain, images, loss=loss, autocast=autocast),
         profile=profile
         or profile_chain(chain, images, profile_sizes(config, batch), loss=loss, autocast=autocast),
         batch=batch,
