@@ -10,8 +10,8 @@ a resumed run must take the same decisions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 
@@ -19,12 +19,17 @@ _FLAGS = 1024
 """Steps after which the guard counts by itself, should nobody have looked by then."""
 
 
-def mark_if_bad(flag: torch.Tensor, tensors: Sequence[torch.Tensor]) -> None:
+def mark_if_bad(flag: torch.Tensor, tensors: list[torch.Tensor]) -> None:
     """Set a flag to one if any value is NaN or infinite, in one kernel; else leave it alone.
 
     It is the scaler's kernel, with nothing to unscale: exact, where a norm may overflow by itself.
     """
-    torch._amp_foreach_non_finite_check_and_unscale_(tensors, flag, torch.ones_like(flag))
+    torch._amp_foreach_non_finite_check_and_unscale_(tensors, flag, _one(flag.device))
+
+
+@cache
+def _one(device: torch.device) -> torch.Tensor:
+    return torch.ones((), device=device)
 
 
 @dataclass

@@ -7,12 +7,14 @@ scaler = choice.scaler(device)                 # does nothing unless fp16
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
 from pipeline.device import Device
+from pipeline.errors import ConfigError
 
 Name = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[str, torch.dtype] = {
@@ -38,9 +40,11 @@ class Precision:
     reason: str
     warning: str = ""
 
-    def autocast(self, device: Device) -> torch.autocast:
-        """Return the autocast context of a forward pass."""
-        return torch.autocast(device.kind, DTYPES[self.name], enabled=self.name != "fp32")
+    def autocast(self, device: Device) -> AbstractContextManager[object]:
+        """Return the autocast context of a forward pass; for fp32 there is none to enter."""
+        if self.name == "fp32":
+            return nullcontext()
+        return torch.autocast(device.kind, DTYPES[self.name])
 
     def scaler(self, device: Device) -> torch.amp.GradScaler:
         """Return the loss scaler: at work for fp16 only, since bf16 has the range of fp32."""
@@ -67,7 +71,11 @@ def detect_units(device: Device) -> Units:
 
 
 def resolve_precision(choice: str, device: Device, units: Units | None = None) -> Precision:
-    """Resolve ``auto`` and judge what was asked for by name against the hardware."""
+    """Resolve ``auto`` and judge what was asked for by name against the hardware.
+
+    Raises:
+        ConfigError: fp16 on a CPU that can only emulate it.
+    """
     units = units or detect_units(device)
     place = "GPU" if device.is_cuda else "CPU"
     if choice == "auto":
@@ -81,6 +89,12 @@ def resolve_precision(choice: str, device: Device, units: Units | None = None) -
         return Precision(name="fp32", reason=asked)
     if choice == "bf16":
         return Precision(name="bf16", reason=asked, warning=_emulated("bf16", place, units.bf16))
+    if choice == "fp16" and not units.fp16:
+        raise ConfigError(
+            f"stages.train.precision: 'fp16' is refused: this {place} has no fp16 units, and "
+            "emulating them is about ten times slower than fp32. Use precision: auto, or "
+            "fp16_emulated if you want it all the same."
+        )
     return Precision(name="fp16", reason=asked, warning=_emulated("fp16", place, units.fp16))
 
 

@@ -12,7 +12,7 @@ from pipeline.backend import Backend
 from pipeline.context import Context
 from pipeline.device import Device
 from pipeline.environment import installed_version
-from pipeline.errors import Problem
+from pipeline.errors import ConfigError, Problem
 from pipeline.files import sha256_file
 from pipeline.ranks import Place
 from stages.train.config import TrainConfig
@@ -38,6 +38,8 @@ class Train:
             problems.append(Problem(path="model", message=message))
         if message := optimizer_problem(self.config.optimizer.name):
             problems.append(Problem(path="optimizer.name", message=message))
+        if message := _precision_problem(self.config.precision, device):
+            problems.append(Problem(path="precision", message=message))
         if self.config.pretrained and (message := weights_problem(self.config.pretrained)):
             problems.append(Problem(path="pretrained", message=message))
         return problems
@@ -76,6 +78,19 @@ class Train:
         from stages.train.session import train
 
         return train(self.config, ctx)
+
+
+def _precision_problem(precision: str, device: Device) -> str:
+    """Say what is wrong with fp16 here, or nothing; only to judge fp16 is torch imported."""
+    if precision != "fp16" or device.is_cuda:
+        return ""
+    from stages.train.precision import resolve_precision
+
+    try:
+        resolve_precision(precision, device)
+    except ConfigError as error:
+        return str(error).removeprefix("stages.train.precision: ")
+    return ""
 
 
 def _cpu_name() -> str:

@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from pipeline.device import CPU, Device
+from pipeline.errors import ConfigError
+from stages.train.config import TrainConfig
 from stages.train.precision import Units, detect_units, resolve_precision
+from stages.train.stage import Train
 
 CUDA = Device("cuda")
 
@@ -24,7 +27,8 @@ CUDA = Device("cuda")
         ("bf16", CPU, True, False, "bf16", False),
         ("bf16", CPU, False, False, "bf16", True),
         ("bf16", CUDA, False, True, "bf16", True),
-        ("fp16", CPU, True, False, "fp16", True),
+        ("fp16_emulated", CPU, True, False, "fp16", True),
+        ("fp16_emulated", CPU, True, True, "fp16", False),
         ("fp16", CPU, True, True, "fp16", False),
         ("fp16", CUDA, True, True, "fp16", False),
     ],
@@ -37,6 +41,24 @@ def test_the_table_of_choices(choice, device, bf16, fp16, expected, warns):
     if warns:
         assert "train.precision" in precision.warning
         assert "Use precision: auto" in precision.warning
+
+
+def test_fp16_on_a_cpu_without_its_units_is_refused_with_the_reason():
+    with pytest.raises(ConfigError, match=r"'fp16' is refused: this CPU has no fp16 units.*ten ti"):
+        resolve_precision("fp16", CPU, Units(bf16=True, fp16=False))
+
+
+def test_the_refusal_comes_before_anything_starts(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    (problem,) = Train(TrainConfig(precision="fp16")).check(CPU)
+    assert problem.path == "precision"
+    assert "fp16_emulated" in problem.message
+    assert Train(TrainConfig(precision="fp16_emulated")).check(CPU) == []
+
+
+def test_fp32_enters_no_autocast():
+    with resolve_precision("fp32", CPU).autocast(CPU):
+        assert not torch.is_autocast_enabled("cpu")
 
 
 def test_this_machine_is_asked_and_not_assumed():

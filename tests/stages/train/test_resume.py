@@ -26,7 +26,7 @@ def stop_in_epoch(recorder, stop, epoch: int) -> None:
     recorder.on_event = on_event
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16_emulated"])
 def test_a_stopped_run_goes_on_to_the_same_bits(train_once, recorder, stop, precision):
     undisturbed = train_once("undisturbed", precision=precision)
     for epoch in (1, 2, 3):

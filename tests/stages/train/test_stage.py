@@ -68,7 +68,7 @@ def test_the_fingerprint_follows_the_pretrained_file(tmp_path):
         ({"epochs": 0}, "greater than or equal to 1"),
         ({"epochs": "3"}, "valid integer"),
         ({"epoch": 3}, "Extra inputs are not permitted"),
-        ({"precision": "int8"}, "'auto', 'fp32', 'bf16' or 'fp16'"),
+        ({"precision": "int8"}, "'fp32', 'bf16', 'fp16' or 'fp16_emulated'"),
         ({"target": {"top1": 97}}, "less than or equal to 1"),
         ({"optimizer": {"lr": 0}}, "greater than 0"),
         ({"weights": "ema", "ema": False}, "weights: 'ema' needs the moving average"),
