@@ -87,3 +87,8 @@ class LaunchConfig(StageConfig):
     """How often the processes are started again from the last checkpoint when one of them dies."""
     backend: Literal["auto", "gloo", "nccl"] = "auto"
     """What carries tensors between processes; ``auto``: NCCL on GPUs, gloo else."""
+
+    @property
+    def world(self) -> int:
+        """Processes on all hosts together."""
+        return self.processes * max(1, len(self.hosts))

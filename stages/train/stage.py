@@ -65,13 +65,23 @@ class Train:
 
     def place(self) -> Place:
         """Return which process this is where `launch.hosts` names several hosts."""
-        return Place()
+        hosts = self.config.launch.hosts
+        if len(hosts) < 2:
+            return Place()
+        from stages.train.distributed.hosts import own_index
+
+        return Place(own_index(hosts), len(hosts))
 
     def follow(self, ctx: Context) -> None:
-        """Train beside rank 0."""
+        """Train beside rank 0, or on another host than the first."""
+        from stages.train.distributed.entrance import is_to_launch
+        from stages.train.distributed.launch import attend
         from stages.train.session import train
 
-        train(self.config, ctx)
+        if is_to_launch(self.config):
+            attend(self.config, ctx)
+        else:
+            train(self.config, ctx)
 
     def run(self, ctx: Context) -> TrainedModel:
         """Train, or go on with training, until the target, the last epoch or the time limit."""

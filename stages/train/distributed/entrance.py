@@ -50,13 +50,18 @@ def open_layout(config: TrainConfig, ctx: Context) -> Iterator[tuple[Layout, Con
         yield layout, replace(ctx, device=group.device)
 
 
-def share_of(batch_size: int, layout: Layout) -> int:
+def is_to_launch(config: TrainConfig) -> bool:
+    """Tell whether the YAML asks for more processes, and no launcher has started them already."""
+    launch = config.launch
+    return (launch.processes > 1 or len(launch.hosts) > 1) and "RANK" not in os.environ
+
+
+def share_of(batch_size: int, world: int) -> int:
     """Return this process's share of a mini-batch of all processes.
 
     Raises:
         ConfigError: it cannot be shared equally.
     """
-    _, world = layout.shard
     if batch_size % world:
         lower = batch_size // world * world
         raise ConfigError(
