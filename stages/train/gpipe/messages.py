@@ -1,0 +1,142 @@
+"""Messages: what the process in charge and the process of a stage say to each other.
+
+    in charge                       stage
+    Build, descriptors       ->
+                             <-     Ready | Failed
+    Slots, descriptor        ->
+                             <-     Ready
+    Step                     ->
+                             <-     Done | Failed
+
+Tensors never travel here: they lie in shared memory, and messages say where.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from stages.train.gpipe.cell import CellPlan
+from stages.train.gpipe.chain import Block
+from stages.train.gpipe.orders import Work
+from stages.train.gpipe.shared import Place, Shared
+
+
+@dataclass(frozen=True, slots=True)
+class SharedTensor:
+    """Where a parameter or buffer lies, and, for what is trained, its gradient."""
+
+    value: Place
+    is_parameter: bool
+    grad: Place | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Build:
+    """What a process needs to become a stage."""
+
+    plan: CellPlan
+    works: tuple[Work, ...]
+    blocks: bytes
+    """Pickled by `pack_blocks`."""
+    tensors: tuple[SharedTensor, ...]
+    memory_bytes: int
+    board_bytes: int
+    board_offset: int
+    """Where the stage notes, on the board that all see, what it does."""
+    threads: int
+    deterministic: bool
+    matmul_precision: str
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """Where carries and their gradients lie, for each micro-batch."""
+
+    num_bytes: int
+    inputs: tuple[tuple[Place, ...], ...]
+    input_grads: tuple[tuple[Place | None, ...], ...]
+    outputs: tuple[tuple[Place, ...], ...]
+    output_grads: tuple[tuple[Place | None, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Work one mini-batch off."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The stage waits for the next message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """All gradients are in their places, except those of parameters that were not used."""
+
+    unused: tuple[int, ...]
+    """Numbers among the build's tensors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The stage cannot go on."""
+
+    said: str
+    """Type and message of the exception, or a message for the user if `is_config`."""
+    traceback: str
+    is_config: bool
+
+
+class _Packer(pickle.Pickler):
+    """Leaves out what lies in shared memory: those tensors become numbers."""
+
+    def __init__(self, file: io.BytesIO, numbers: Mapping[int, int]) -> None:
+        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
+        self._numbers = numbers
+
+    def persistent_id(self, value: object) -> int | None:
+        return self._numbers.get(id(value)) if isinstance(value, torch.Tensor) else None
+
+
+class _Unpacker(pickle.Unpickler):
+    """Puts tensors of shared memory where numbers stand."""
+
+    def __init__(self, data: bytes, tensors: Sequence[torch.Tensor]) -> None:
+        super().__init__(io.BytesIO(data))
+        self._tensors = tensors
+
+    def persistent_load(self, number: int) -> torch.Tensor:
+        return self._tensors[number]
+
+
+def pack_blocks(blocks: tuple[Block, ...], numbers: Mapping[int, int]) -> bytes:
+    """Pickle blocks for a process of our own, without the tensors that are numbered by `id`."""
+    file = io.BytesIO()
+    _Packer(file, numbers).dump(blocks)
+    return file.getvalue()
+
+
+def unpack_blocks(data: bytes, tensors: Sequence[torch.Tensor]) -> tuple[Block, ...]:
+    """Return the blocks with tensors of this process."""
+    blocks: tuple[Block, ...] = _Unpacker(data, tensors).load()
+    return blocks
+
+
+def open_tensors(records: Sequence[SharedTensor], memory: Shared) -> list[torch.Tensor]:
+    """Return parameters and buffers over shared memory."""
+    found: list[torch.Tensor] = []
+    for record in records:
+        value = memory.tensor(record.value)
+        if record.is_parameter:
+            value = nn.Parameter(value, requires_grad=record.grad is not None)
+        found.append(value)
+    return found
