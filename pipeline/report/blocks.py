@@ -126,6 +126,34 @@ class Matrix:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class GanttSpan:
+    """A stretch of time in which one row was at work."""
+
+    row: int
+    kind: int
+    """Which of the chart's kinds of work."""
+    start: Number
+    end: Number
+    label: str = ""
+    """Shown inside where it fits, for instance the number of a micro-batch."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gantt:
+    """Who worked on what, and when; each kind of work has its own height in a row."""
+
+    title: str
+    x_label: str
+    """What is measured along the axis, with its unit."""
+    rows: tuple[str, ...]
+    kinds: tuple[str, ...]
+    """At most three."""
+    spans: tuple[GanttSpan, ...]
+    caption: str = ""
+    block: Literal["gantt"] = "gantt"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Picture:
     """One image with its caption."""
 
@@ -155,7 +183,7 @@ class Code:
     block: Literal["code"] = "code"
 
 
-Block = Note | Facts | Table | LineChart | ScatterChart | BarChart | Matrix | Gallery | Code
+Block = Note | Facts | Table | LineChart | ScatterChart | BarChart | Matrix | Gantt | Gallery | Code
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

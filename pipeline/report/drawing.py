@@ -11,6 +11,7 @@ from pipeline.report.blocks import (
     Code,
     Facts,
     Gallery,
+    Gantt,
     LineChart,
     Matrix,
     Note,
@@ -20,6 +21,7 @@ from pipeline.report.blocks import (
 )
 from pipeline.report.charts.bar import MOST_BARS, draw_bar
 from pipeline.report.charts.frame import NARROW, WIDE, legend
+from pipeline.report.charts.gantt import draw_gantt, gantt_key
 from pipeline.report.charts.line import MOST_LABELS, draw_line
 from pipeline.report.charts.matrix import draw_matrix
 from pipeline.report.charts.scatter import draw_scatter
@@ -67,6 +69,10 @@ def draw_block(block: Block, folder: str, album: Album) -> Html:
             return _chart(block, drawn, element("p", shown, class_="caption") if shown else None)
         case Matrix():
             return _chart(block, responsive(lambda width: draw_matrix(block, width)), None)
+        case Gantt():
+            return _chart(
+                block, responsive(lambda width: draw_gantt(block, width)), gantt_key(block)
+            )
         case Gallery():
             pictures = [_picture(picture, folder, album) for picture in block.pictures]
             return _titled(block.title, element("div", *pictures, class_="gallery"), block.caption)
@@ -112,7 +118,7 @@ def _fact(value: Cell) -> tuple[Html | str, ...]:
 
 
 def _chart(
-    block: LineChart | ScatterChart | BarChart | Matrix, drawn: Html, key: Html | None
+    block: LineChart | ScatterChart | BarChart | Matrix | Gantt, drawn: Html, key: Html | None
 ) -> Html:
     caption = element("figcaption", block.caption) if block.caption else None
     body = element("figure", key, drawn, caption)

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeGuard
 
-from pipeline.report.blocks import BarChart, Cell, LineChart, Matrix, ScatterChart, Table
+from pipeline.report.blocks import (
+    BarChart,
+    Cell,
+    Gantt,
+    LineChart,
+    Matrix,
+    ScatterChart,
+    Table,
+)
 from pipeline.report.figures import MISSING, column
 from pipeline.report.html import Html, element, fragment
 
@@ -20,7 +28,7 @@ def draw_table(table: Table) -> Html:
     return fragment(draw_rows(table.title, table.columns, rows, table.highlight), _note(note))
 
 
-def numbers_behind(chart: LineChart | ScatterChart | BarChart | Matrix) -> Html:
+def numbers_behind(chart: LineChart | ScatterChart | BarChart | Matrix | Gantt) -> Html:
     """Return a chart's numbers, folded: for readers who cannot see it, or want to copy them."""
     columns, rows = _chart_rows(chart)
     every = -(-len(rows) // MOST_CHART_ROWS) or 1
@@ -65,7 +73,7 @@ def draw_rows(
 
 
 def _chart_rows(
-    chart: LineChart | ScatterChart | BarChart | Matrix,
+    chart: LineChart | ScatterChart | BarChart | Matrix | Gantt,
 ) -> tuple[tuple[str, ...], list[tuple[Cell, ...]]]:
     match chart:
         case BarChart():
@@ -74,6 +82,12 @@ def _chart_rows(
         case Matrix():
             head = (f"{chart.row_label} \\ {chart.column_label}", *chart.names)
             return head, [(n, *row) for n, row in zip(chart.names, chart.values, strict=False)]
+        case Gantt():
+            head = ("", "work", "of", f"start, {chart.x_label}", f"end, {chart.x_label}")
+            return head, [
+                (chart.rows[s.row], chart.kinds[s.kind], s.label, s.start, s.end)
+                for s in chart.spans
+            ]
         case LineChart() | ScatterChart():
             xs = {series.x for series in chart.series}
             if isinstance(chart, LineChart) and len(xs) == 1:  # one column a curve

@@ -11,9 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.artifacts import Hop
-from pipeline.report.blocks import BarChart, LineChart, Matrix, ScatterChart, Series
+from pipeline.report.blocks import (
+    BarChart,
+    Gantt,
+    GanttSpan,
+    LineChart,
+    Matrix,
+    ScatterChart,
+    Series,
+)
 from pipeline.report.charts.bar import draw_bar
 from pipeline.report.charts.frame import NARROW, WIDE, spread
+from pipeline.report.charts.gantt import MOST_SPANS, draw_gantt, gantt_key
 from pipeline.report.charts.line import draw_line
 from pipeline.report.charts.matrix import draw_matrix
 from pipeline.report.charts.scale import linear, logarithmic
@@ -95,6 +104,43 @@ def test_any_matrix_stays_inside(size: int, data: st.DataObject, width: int) -> 
     labels = tuple(data.draw(names) for _ in range(size))
     chart = Matrix(title="t", row_label="true", column_label="said", names=labels, values=values)
     assert_on_sheet(draw_matrix(chart, width))
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(names, max_size=5), st.integers(1, 3), st.data(), widths)
+def test_any_spans_stay_inside(
+    rows: list[str], kinds: int, data: st.DataObject, width: int
+) -> None:
+    span = st.builds(
+        GanttSpan,
+        row=st.integers(0, len(rows) - 1),
+        kind=st.integers(0, kinds - 1),
+        start=anything,
+        end=anything,
+        label=names,
+    )
+    spans = data.draw(st.lists(span, max_size=9)) if rows else []
+    chart = Gantt(
+        title="t",
+        x_label="ms",
+        rows=tuple(rows),
+        kinds=("forward", "backward", "other")[:kinds],
+        spans=tuple(spans),
+    )
+    assert_on_sheet(draw_gantt(chart, width))
+
+
+def test_kinds_of_work_differ_in_height_too_and_what_is_left_out_is_told() -> None:
+    spans = tuple(
+        GanttSpan(row=0, kind=i % 2, start=float(i), end=i + 1.0, label=str(i))
+        for i in range(MOST_SPANS + 2)
+    )
+    chart = Gantt(title="t", x_label="ms", rows=("a",), kinds=("forward", "backward"), spans=spans)
+    marks = [n.attrib for n in ElementTree.fromstring(draw_gantt(chart)).iter() if "rx" in n.attrib]
+    heights = {mark["class"]: mark["y"] for mark in marks if mark["class"].startswith("work")}
+    assert len(set(heights.values())) == 2
+    assert "backward (lower half)" in gantt_key(chart)
+    assert f"The first {MOST_SPANS} of {MOST_SPANS + 2} spans." in gantt_key(chart)
 
 
 @settings(deadline=None, max_examples=25)
