@@ -1,9 +1,10 @@
-"""Ask a served model in three ways: image bytes, raw tensors over HTTP, raw tensors over gRPC.
+"""Ask a served model in three ways: a file's bytes, raw tensors over HTTP, raw tensors over gRPC.
 
     dlpipe serve quickstart                                     # in one terminal
     python examples/query_the_server/query.py digit.png --model digits
+    python examples/query_the_server/query.py yes.wav --model keywords
 
-Needs tritonclient, numpy and Pillow, and nothing of dlpipe.
+Images go all three ways, sounds as bytes: their spectrograms are made on the server. Needs tritonclient, numpy and Pillow, and nothing of dlpipe.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ import tritonclient.http
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
+SOUNDS = (".wav", ".flac", ".ogg")
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("images", nargs="+", type=Path)
+    parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--model", default="classifier", help="deploy.model_name of the run")
     parser.add_argument("--http", default="127.0.0.1:8000")
     parser.add_argument("--grpc", default="127.0.0.1:8001")
@@ -34,16 +37,19 @@ def main() -> None:
 
 
 def ask(options: argparse.Namespace) -> None:
-    """Ask about each image in all three ways."""
-    for path in options.images:
+    """Ask about each image in all three ways, about each sound in one."""
+    for path in options.files:
         label, score = ask_with_bytes(path.read_bytes(), options.model, options.http)
+        if path.suffix.lower() in SOUNDS:
+            print(f"{path.name}: {label} ({score:.1%})")
+            continue
         by_http = ask_with_tensor(tritonclient.http, path, options.model, options.http)
         by_grpc = ask_with_tensor(tritonclient.grpc, path, options.model, options.grpc)
         print(f"{path.name}: {label} ({score:.1%}); class by HTTP {by_http}, by gRPC {by_grpc}")
 
 
 def ask_with_bytes(data: bytes, model: str, address: str) -> tuple[str, float]:
-    """Send a JPEG or PNG as it is to the ensemble; return the best label and its score."""
+    """Send a file as it is to the ensemble; return the best label and its score."""
     client = tritonclient.http.InferenceServerClient(address)
     encoded = np.frombuffer(data, dtype=np.uint8)[None]  # (1, bytes); zeros may follow in a batch
     tensor = tritonclient.http.InferInput("encoded", list(encoded.shape), "UINT8")

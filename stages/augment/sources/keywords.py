@@ -131,7 +131,7 @@ def speak(word: tuple[Phone, ...], voice: Voice, rng: np.random.Generator) -> ND
     breath = rng.standard_normal(length) * 0.1
     spoken = _filter(pulses, buzz) + _filter(breath, noise + voice.breath * buzz)
     spoken *= 10 ** (rng.uniform(-16, -4) / 20) / max(1e-9, float(np.abs(spoken).max()))
-    clip = _room(rng) * float(np.sqrt(np.mean(spoken**2))) * 10 ** (-rng.uniform(6, 30) / 20)
+    clip = _room(rng) * float(np.sqrt(np.mean(spoken**2))) * 10 ** (-rng.uniform(-5, 20) / 20)
     spoken = spoken[:NUM_SAMPLES]
     start = int(rng.integers(0, NUM_SAMPLES - len(spoken) + 1))
     clip[start : start + len(spoken)] += spoken
