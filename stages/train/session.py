@@ -15,6 +15,7 @@ from pipeline.events import EventLog
 from pipeline.files import sha256_file, sha256_text
 from pipeline.ranks import place_from_environment
 from stages.augment.loader import Loader, SplitName, open_loader
+from stages.train.allocator import freed_memory_kept
 from stages.train.amp_check import AmpCheck, check_amp
 from stages.train.checkpoint import CheckpointFolder, save_weights
 from stages.train.config import TrainConfig
@@ -57,12 +58,13 @@ def train(config: TrainConfig, ctx: Context) -> TrainedModel:
     if launching:
         share_of(spec.batch_size, config.launch.world)
     precision = resolve_precision(config.precision, ctx.device)
-    with reproducible(
+    switches = reproducible(
         ctx.device,
         seed=ctx.seed,
         deterministic=config.deterministic,
         threads=resolve_threads(config.threads, processes_here()),
-    ):
+    )
+    with switches, freed_memory_kept():
         # The processes that are launched will say it all again.
         module, ref = build_network(config, spec, EventLog() if launching else ctx.events)
         draft = TrainedModel(
