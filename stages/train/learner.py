@@ -141,12 +141,24 @@ def build_learner(
     steps_per_epoch: int,
     layout: Layout = ALONE,
     events: EventLog | None = None,
+    pipeline: Gradients | None = None,
 ) -> Learner:
-    """Put a network on its device and give it an optimizer, a schedule, a scaler and an average."""
+    """Put a network on its device and give it an optimizer, a schedule, a scaler and an average.
+
+    Args:
+        module: the network.
+        config: of training.
+        precision: of the forward pass.
+        device: where the network is.
+        steps_per_epoch: what the schedule counts in.
+        layout: the processes that train together.
+        events: told when memory runs out.
+        pipeline: computes the gradients of this process; None: one device does, as a whole.
+    """
     place_network(module, config, device)
     ema = Average(module, config.ema) if config.ema else None
     # What is frozen for some epochs is not there to be joined while the others are computed.
-    overlap = config.freeze is False
+    overlap = config.freeze is False and pipeline is None
     forward = layout.spread(module, ema and ema.module, overlap=overlap)
     if ema is not None:
         ema.pair_with(module, layout)
@@ -168,7 +180,7 @@ def build_learner(
     place = torch.device(str(device))
     return Learner(
         module=module,
-        gradients=layout.joined(halving, module, overlap=overlap),
+        gradients=layout.joined(pipeline or halving, module, overlap=overlap),
         statistics=statistics,
         halving=halving,
         optimizer=optimizer,

@@ -46,6 +46,11 @@ class ParallelConfig(StageConfig):
             return "always" if self.recompute else "never"
         return self.recompute
 
+    @property
+    def is_pipelined(self) -> bool:
+        """Whether an engine of pipelines computes gradients, rather than one forward pass."""
+        return self.pipeline != 1 or self.recompute_mode != "never" or self.engine == "distributed"
+
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
         if self.pipeline == "auto" and self.memory is None:

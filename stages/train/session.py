@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 
 import torch
@@ -27,6 +28,7 @@ from stages.train.distributed.entrance import (
     share_of,
 )
 from stages.train.finetune import freeze_as_asked
+from stages.train.gradients import Gradients
 from stages.train.layout import Layout
 from stages.train.learner import build_learner, place_network
 from stages.train.loop import Loop
@@ -124,15 +126,37 @@ def _train_in(
             )
         place_network(module, config, ctx.device)
         check = sanity_check(module, images, precision, ctx) if layout.is_first else None
-        learner = build_learner(
-            module, config, precision, ctx.device, len(train_loader), layout, ctx.events
-        )
-        learner.freezing = freeze_as_asked(module, config, ctx.events)
-        teller = Teller(ctx.events, config.epochs, len(train_loader))
-        loop = Loop(config, ctx, learner, train_loader, eval_loader, checkpoints, teller)
-        with closing(learner.gradients):
-            fit(loop)
+        with pipelined(module, config, precision, ctx, images, batch_size) as pipeline:
+            steps = len(train_loader)
+            learner = build_learner(
+                module, config, precision, ctx.device, steps, layout, ctx.events, pipeline
+            )
+            learner.freezing = freeze_as_asked(module, config, ctx.events)
+            teller = Teller(ctx.events, config.epochs, steps)
+            loop = Loop(config, ctx, learner, train_loader, eval_loader, checkpoints, teller)
+            with closing(learner.gradients):
+                fit(loop)
         return finish(draft, loop, check)
+
+
+@contextmanager
+def pipelined(
+    module: ImageClassifier,
+    config: TrainConfig,
+    precision: Precision,
+    ctx: Context,
+    images: torch.Tensor,
+    batch_size: int,
+) -> Iterator[Gradients | None]:
+    """Run the pipeline that the configuration asks for; None if it asks for none."""
+    if not config.parallel.is_pipelined:
+        yield None
+        return
+    from stages.train.gpipe.open import open_pipeline
+
+    pipeline = open_pipeline(module, config, precision, ctx, images, batch_size)
+    with closing(pipeline.gradients):
+        yield pipeline.gradients
 
 
 def fit(loop: Loop) -> None:

@@ -49,17 +49,8 @@ class Crew:
         """Descriptors that have news when a process fails or dies."""
         return tuple(member.control.fileno() for member in self.members)
 
-    def send(self, message: object) -> None:
-        """Tell all the same.
-
-        Raises:
-            StageFailed: a process is no longer there.
-        """
-        for member in self.members:
-            self.send_to(member, message)
-
     def send_to(self, member: Member, message: object) -> None:
-        """Tell one of them.
+        """Tell one of them something.
 
         Raises:
             StageFailed: it is no longer there.

@@ -67,10 +67,22 @@ class Slots:
 
 
 @dataclass(frozen=True, slots=True)
+class Mode:
+    """What of a stage learns at present; fine-tuning changes it between epochs."""
+
+    learns: tuple[bool, ...]
+    """`requires_grad` of each tensor of the build."""
+    training: tuple[bool, ...]
+    """`training` of each module of the blocks, in the order of `modules`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """Work one mini-batch off."""
 
     number: int
+    mode: Mode | None
+    """None: as before."""
 
 
 @dataclass(frozen=True, slots=True)

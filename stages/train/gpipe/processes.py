@@ -23,7 +23,7 @@ from stages.train.gpipe.cell import Cell
 from stages.train.gpipe.courier import cpu_seconds_of, timeline_of, work_off
 from stages.train.gpipe.crew import Crew
 from stages.train.gpipe.layout import lay_slots
-from stages.train.gpipe.messages import Build, Done, Step
+from stages.train.gpipe.messages import Build, Done, Mode, Step
 from stages.train.gpipe.probe import probe
 from stages.train.gpipe.randomness import generators_kept
 from stages.train.gpipe.setup import Loss, Setup
@@ -58,6 +58,7 @@ class Processes:
         self._shared = SharedStages([setup.blocks(stage) for stage in range(last)])
         self._loss = Loss(setup.label_smoothing)
         self._cell = Cell(setup.blocks(last), setup.cell_plan(last), self._loss)
+        self._modes: dict[int, Mode] = {}
         self._fits: tuple[torch.Size, torch.dtype] | None = None
         packed = [self._pack(stage) for stage in range(last)]
         names = {stage: setup.name(stage) for stage in range(last)}
@@ -169,7 +170,11 @@ class Processes:
         earlier = self._shared.set_aside()
         for slot, piece in zip(self._images, pieces, strict=True):
             slot.copy_(piece.images)
-        self._crew.send(Step(step))
+        for member in self._crew.members:
+            mode = self._shared.mode(member.stage)
+            is_new = mode != self._modes.get(member.stage)
+            self._crew.send_to(member, Step(step, mode if is_new else None))
+            self._modes[member.stage] = mode
         self._loss.begin(pieces, scaler)
         try:
             with generators_kept({torch.device("cpu")}), self._cell.step(step):

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from stages.train.gpipe.chain import Block
-from stages.train.gpipe.messages import SharedTensor, pack_blocks
+from stages.train.gpipe.messages import Mode, SharedTensor, pack_blocks
 from stages.train.gpipe.probe import Layout
 from stages.train.gpipe.shared import Allocator, Place, Shared
 
@@ -42,6 +42,13 @@ class SharedStages:
             }
             for tensors, records in zip(self._tensors, self.records, strict=True)
         ]
+
+    def mode(self, stage: int) -> Mode:
+        """Return what of a stage learns at present."""
+        return Mode(
+            tuple(tensor.requires_grad for tensor in self._tensors[stage]),
+            tuple(part.training for b in self._stages[stage] for part in b.module.modules()),
+        )
 
     def pack(self, stage: int) -> bytes:
         """Return the blocks of a stage without their tensors, for its process."""
@@ -99,5 +106,7 @@ def _tensors_of(blocks: tuple[Block, ...]) -> list[torch.Tensor]:
 
 
 def _record(tensor: torch.Tensor, value: Place, allocator: Allocator) -> SharedTensor:
-    grad = allocator.place(Layout.of(tensor)) if tensor.requires_grad else None
-    return SharedTensor(value, isinstance(tensor, nn.Parameter), grad)
+    is_parameter = isinstance(tensor, nn.Parameter)  # even a frozen one may learn later
+    return SharedTensor(
+        value, is_parameter, allocator.place(Layout.of(tensor)) if is_parameter else None
+    )

@@ -27,6 +27,7 @@ from stages.train.gpipe.messages import (
     Build,
     Done,
     Failed,
+    Mode,
     Ready,
     Slots,
     Step,
@@ -48,11 +49,12 @@ class Worker:
         self._works = build.works
         waits, self._stamps = notes_of(board, build.board_offset, len(build.works))
         self._tensors = open_tensors(build.tensors, memory)
-        self._grads = {
+        self._all_grads = {
             number: memory.tensor(record.grad)
             for number, record in enumerate(build.tensors)
             if record.grad is not None
         }
+        self._grads: list[torch.Tensor] = []
         self._unused: tuple[int, ...] | None = None
         self._cell = Cell(unpack_blocks(build.blocks, self._tensors), build.plan)
         bells = _receive_bells(build.plan.stage, control)
@@ -65,18 +67,29 @@ class Worker:
         self._courier.use(slots, memory)
         memory.close()
 
-    def step(self, number: int) -> Done:
+    def step(self, number: int, mode: Mode | None) -> Done:
         """Work one mini-batch off."""
+        if mode is not None:
+            self._change(mode)
         with self._cell.step(number):
             work_off(self._cell, self._works, self._courier, self._stamps)
         if self._unused is None:
             self._unused = self._adopt_grads()
         return Done(self._unused)
 
+    def _change(self, mode: Mode) -> None:
+        for tensor, learns in zip(self._tensors, mode.learns, strict=True):
+            tensor.requires_grad_(learns)
+            tensor.grad = None
+        parts = (part for block in self._cell.blocks for part in block.module.modules())
+        for part, training in zip(parts, mode.training, strict=True):
+            part.training = training
+        self._unused, self._grads = None, []
+
     def _clear_grads(self) -> None:
         """Empty the shared gradients, in the pause that every pipeline has at its turning point."""
-        if self._unused is not None and self._grads:
-            torch._foreach_zero_(list(self._grads.values()))
+        if self._grads:
+            torch._foreach_zero_(self._grads)
 
     def _adopt_grads(self) -> tuple[int, ...]:
         """After the first step: let autograd add to shared memory from now on.
@@ -84,14 +97,14 @@ class Worker:
         Only now is it known which parameters take part; an optimizer leaves the others alone.
         """
         unused = []
-        for number, shared in list(self._grads.items()):
+        for number, shared in self._all_grads.items():
             parameter = self._tensors[number]
             if parameter.grad is None:
                 unused.append(number)
-                del self._grads[number]
             else:
                 shared.copy_(parameter.grad)
                 parameter.grad = shared
+                self._grads.append(shared)
         return tuple(unused)
 
 
@@ -114,7 +127,7 @@ def serve(control: Connection) -> None:
                 worker.use(message, control)
                 control.send(Ready())
             elif isinstance(message, Step) and worker is not None:
-                control.send(worker.step(message.number))
+                control.send(worker.step(message.number, message.mode))
         except (NobodyThere, TimeoutError):
             continue  # whoever is in charge knows more, and ends this process
         except Exception as error:
