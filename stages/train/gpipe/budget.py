@@ -1,7 +1,7 @@
 """Budget: what any stage of a chain would take in memory, added up from its blocks.
 
     budget = measure_budget(meter, weights)
-    budget.total(0, 5, size=8, recompute="always", alive=4)
+    budget.tally(0, 5, size=8).total("always", alive=4)
 
 Each block is measured alone at two micro-batch sizes; between and beyond, bytes are a line in the
 size. Adding blocks up is exact where a block keeps what it was given, and a little too much where
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from stages.train.gpipe.chain import Block
 from stages.train.gpipe.memory import MemoryMeter, Recompute
+from stages.train.gpipe.partition import Bounds
 from stages.train.gpipe.weights import ParameterBytes, num_parameters
 
 SIZES = (2, 4)
@@ -50,6 +51,52 @@ class BlockBudget:
     """One micro-batch forward and back through this block alone."""
 
 
+@dataclass(slots=True)
+class Tally:
+    """A stage that grows block by block, for micro-batches of one size."""
+
+    size: int
+    blocks: int = 0
+    weights: int = 0
+    inputs: float = 0.0
+    kept: float = 0.0
+    peak: float = 0.0
+    entered: float = 0.0
+    """What entered its blocks so far."""
+    peak_by_block: float = 0.0
+
+    def add(self, block: BlockBudget) -> None:
+        """Put another block at the end."""
+        size, entering = self.size, block.inputs.at(self.size)
+        # The boundary between two blocks is the output of one and the input of the other.
+        shared = entering if self.blocks else 0.0
+        self.inputs = self.inputs if self.blocks else entering
+        self.peak = max(self.peak, self.kept - shared + block.peak.at(size))
+        self.kept += block.kept.at(size) - shared
+        # Computed again while the gradient of its output waits.
+        again = self.entered + block.peak.at(size) + block.outputs.at(size)
+        self.peak_by_block = max(self.peak_by_block, again)
+        self.entered += entering
+        self.weights += block.weights
+        self.blocks += 1
+
+    def activations(self, recompute: Recompute, alive: int) -> float:
+        """Return the peak of activations and temporaries; see `MemoryMeter.activations`."""
+        match recompute:
+            case "never":
+                return (alive - 1) * self.kept + self.peak
+            case "always":
+                return (alive - 1) * self.inputs + self.peak
+            case "blocks":
+                return (alive - 1) * self.inputs + self.peak_by_block
+            case "except_last":
+                return ((alive - 2) * self.inputs + self.kept if alive > 1 else 0.0) + self.peak
+
+    def total(self, recompute: Recompute, alive: int) -> float:
+        """Return all bytes of the stage."""
+        return self.weights + self.activations(recompute, alive)
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """The blocks of a chain, or of a deeper network made of the same blocks."""
@@ -59,38 +106,38 @@ class Budget:
     def __len__(self) -> int:
         return len(self.blocks)
 
-    def activations(
-        self, start: int, stop: int, size: int, recompute: Recompute, alive: int
-    ) -> float:
-        """Return the peak of activations and temporaries; see `MemoryMeter.activations`."""
-        before = kept = peak = by_block = 0.0
+    def tally(self, start: int, stop: int, size: int) -> Tally:
+        """Return the blocks from `start` up to `stop` as one stage."""
+        tally = Tally(size)
         for block in self.blocks[start:stop]:
-            # The boundary between two blocks is the output of one and the input of the other.
-            shared = block.inputs.at(size) if kept else 0.0
-            peak = max(peak, kept - shared + block.peak.at(size))
-            kept += block.kept.at(size) - shared
-            # Computed again while the gradient of its output waits.
-            by_block = max(by_block, before + block.peak.at(size) + block.outputs.at(size))
-            before += block.inputs.at(size)
-        inputs = self.blocks[start].inputs.at(size)
-        match recompute:
-            case "never":
-                return (alive - 1) * kept + peak
-            case "always":
-                return (alive - 1) * inputs + peak
-            case "blocks":
-                return (alive - 1) * inputs + by_block
-            case "except_last":
-                return ((alive - 2) * inputs + kept if alive > 1 else 0.0) + peak
+            tally.add(block)
+        return tally
 
-    def weights(self, start: int, stop: int) -> int:
-        """Return the bytes of a stage's weights and of what is kept for each of them."""
-        return sum(block.weights for block in self.blocks[start:stop])
+    def pack(
+        self, limit: float, size: int, recompute: Recompute, alive: Sequence[int]
+    ) -> Bounds | None:
+        """Return bounds of stages as long as fit the limit, or None if that takes too many.
 
-    def total(self, start: int, stop: int, size: int, recompute: Recompute, alive: int) -> float:
-        """Return all bytes of a stage."""
-        activations = self.activations(start, stop, size, recompute, alive)
-        return self.weights(start, stop) + activations
+        The fewest stages that there can be, since a part of a stage fits if the stage does.
+
+        Args:
+            limit: bytes of a device.
+            size: samples of a micro-batch.
+            recompute: what is computed again.
+            alive: micro-batches alive on each stage; there may be as many stages as entries.
+        """
+        bounds, tally = [0], Tally(size)
+        for position, block in enumerate(self.blocks):
+            tally.add(block)
+            if tally.total(recompute, alive[len(bounds) - 1]) <= limit:
+                continue
+            bounds.append(position)
+            tally = Tally(size)
+            tally.add(block)
+            too_many = len(bounds) > len(alive)
+            if too_many or tally.total(recompute, alive[len(bounds) - 1]) > limit:
+                return None
+        return (*bounds, len(self.blocks))
 
 
 def measure_budget(meter: MemoryMeter, weights: ParameterBytes) -> Budget:

@@ -13,7 +13,7 @@ from itertools import pairwise
 from stages.train.gpipe.budget import Budget, measure_budget
 from stages.train.gpipe.memory import MemoryMeter, Recompute
 from stages.train.gpipe.orders import Schedule, most_alive
-from stages.train.gpipe.partition import Bounds, Fits, pack, partition
+from stages.train.gpipe.partition import Bounds, Fits, partition
 from stages.train.gpipe.profile import Profile
 from stages.train.gpipe.simulate import Times, simulate
 from stages.train.gpipe.timeline import Timeline
@@ -189,22 +189,22 @@ class Drafts:
         known: dict[tuple[int, int, int], bool] = {}
 
         def fits(stage: int, start: int, stop: int) -> bool:
-            key = alive[stage] if stage < stages else 1, start, stop
+            key = alive[stage], start, stop
             if key not in known:
-                total = self.budget.total(start, stop, size, recompute, key[0])
-                known[key] = total <= limit
+                tally = self.budget.tally(start, stop, size)
+                known[key] = tally.total(recompute, key[0]) <= limit
             return known[key]
 
         return fits
 
     def _least_bytes(self, stages: int, micro_batches: int, recompute: Recompute) -> float:
         """Search the least limit under which the blocks can be packed into so many stages."""
-        blocks, size = len(self.budget), self.size(micro_batches)
-        low, high = 0.0, self.budget.total(0, blocks, size, recompute, micro_batches)
+        budget, size = self.budget, self.size(micro_batches)
+        alive = self.alive(stages, micro_batches)
+        low, high = 0.0, budget.tally(0, len(budget), size).total(recompute, max(alive))
         while high - low > 1e-4 * high:
             middle = (low + high) / 2
-            packed = pack(self._fits(stages, micro_batches, recompute, middle), blocks)
-            if packed is not None and len(packed) - 1 <= stages:
+            if budget.pack(middle, size, recompute, alive) is not None:
                 high = middle
             else:
                 low = middle

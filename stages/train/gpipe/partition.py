@@ -81,22 +81,6 @@ def cut_at(names: Sequence[str], cuts: Sequence[str]) -> Bounds:
     return (*bounds, len(names))
 
 
-def pack(fits: Fits, blocks: int) -> Bounds | None:
-    """Return bounds of stages that are each as long as fits, or None if one block alone does not.
-
-    The fewest stages that there can be, where a part of a stage fits if the stage does.
-    """
-    bounds = [0]
-    while bounds[-1] < blocks:
-        start = stop = bounds[-1]
-        while stop < blocks and fits(len(bounds) - 1, start, stop + 1):
-            stop += 1
-        if stop == start:
-            return None
-        bounds.append(stop)
-    return tuple(bounds)
-
-
 def _add(one: float, other: float) -> float:
     return one + other
 

@@ -118,7 +118,7 @@ def test_a_budget_added_up_from_blocks_is_never_less_than_the_stage_as_a_whole(k
     budget = measure_budget(meter, ParameterBytes())
     for (start, stop), recompute in product([(0, 3), (1, 4)], MODES):
         whole = meter.activations(start, stop, 8, recompute, 3)
-        added = budget.activations(start, stop, 8, recompute, 3)
+        added = budget.tally(start, stop, 8).activations(recompute, 3)
         assert whole <= added <= 1.25 * whole, (start, stop, recompute)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
-from stages.train.gpipe.partition import cut_at, pack, partition
+from stages.train.gpipe.partition import cut_at, partition
 
 COSTS = st.lists(st.integers(0, 20).map(float), min_size=1, max_size=8)
 
@@ -60,23 +60,6 @@ def test_a_cap_on_memory_holds_on_every_stage_or_nothing_is_found(costs, data):
     else:
         assert found in allowed
         assert rank(found, costs, []) == min(rank(bounds, costs, []) for bounds in allowed)
-
-
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(1, 30))
-def test_packing_finds_the_fewest_stages_that_fit(sizes, cap):
-    def fits(_, start, stop):
-        return sum(sizes[start:stop]) <= cap
-
-    fewest = next(
-        (
-            stages
-            for stages in range(1, len(sizes) + 1)
-            if partition([1.0] * len(sizes), stages, fits=fits) is not None
-        ),
-        None,
-    )
-    packed = pack(fits, len(sizes))
-    assert (None if packed is None else len(packed) - 1) == fewest
 
 
 @given(COSTS, st.data())
