@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from pipeline.context import Context
 from stages.augment.loader import Loader
 from stages.train.layout import ALONE, Layout
+from stages.train.out_of_memory import Answering
 from stages.train.precision import Precision
 
 
@@ -57,7 +58,7 @@ def evaluate(
     Raises:
         Interrupted: a stop was asked for; nothing of the training state was touched.
     """
-    was_training = module.training
+    was_training, answering = module.training, Answering(module, ctx.device)
     module.eval()
     layout.settle(module)
     logits, targets, index = [], [], []
@@ -65,7 +66,7 @@ def evaluate(
         with ctx.events.progress(label, total=len(loader), unit="batch") as bar:
             for batch, counts in layout.in_step(loader, ctx.stop):
                 with precision.autocast(ctx.device):
-                    answer = module(batch.images)
+                    answer = answering(batch.images)
                 if not counts:
                     continue
                 logits.append(answer.float())

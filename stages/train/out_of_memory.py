@@ -9,6 +9,7 @@ statistics of batch norms, and what was drawn of the random streams.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from stages.augment.loader import Batch
 from stages.train.gradients import Gradients
 from stages.train.statistics import Statistics
 
+_LIBC = ctypes.CDLL(None)
 _SIGNS = ("can't allocate memory", "out of memory", "bad_alloc", "not enough memory")
 
 
@@ -102,9 +104,7 @@ class Halving:
         self.statistics.restore()
         _set_random_state(self.device, random_state)
         self._split(min(2 * self.micro_batches, size))
-        gc.collect()
-        if self.device.is_cuda:
-            torch.cuda.empty_cache()
+        _give_back(self.device)
 
     def _split(self, micro_batches: int) -> None:
         self._gradients.close()
@@ -131,6 +131,45 @@ class Halving:
         self.events.emit(
             "out of memory", step=step, micro_batches=self.micro_batches, micro_batch=new
         )
+
+
+@dataclass
+class Answering:
+    """A forward pass without gradients, over as many images at once as memory holds."""
+
+    module: torch.nn.Module
+    device: Device
+    parts: int = 1
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the logits of a batch.
+
+        Raises:
+            StageFailed: not even a single image fits.
+        """
+        while True:
+            try:
+                return torch.cat([self.module(part) for part in images.chunk(self.parts)])
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                said = str(error).strip()
+            if self.parts >= len(images):
+                raise StageFailed(
+                    f"out of memory while a single image was evaluated ({said}). Use a smaller "
+                    "model or augment.size."
+                )
+            self.parts *= 2
+            _give_back(self.device)
+
+
+def _give_back(device: Device) -> None:
+    """Free what failed passes have left."""
+    gc.collect()
+    if device.is_cuda:
+        torch.cuda.empty_cache()
+    elif hasattr(_LIBC, "malloc_trim"):
+        _LIBC.malloc_trim(0)  # glibc keeps freed blocks, in pieces that no new tensor fits
 
 
 def _random_state(device: Device) -> torch.Tensor:

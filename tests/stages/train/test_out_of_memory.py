@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +23,7 @@ from stages.train.out_of_memory import is_out_of_memory
 from stages.train.precision import FP32
 
 ROOT = Path(__file__).parents[3]
+HERE = Path(__file__).parent
 
 
 class Hungry(nn.Module):
@@ -118,3 +123,41 @@ def test_a_resumed_run_splits_as_the_interrupted_one_did(batch):
     again = learner_of(12)
     again.halving.load_state_dict(first.halving.state_dict())
     assert again.halving.micro_batches == 4
+
+
+def limited_recipe() -> dict[str, object]:
+    from limited_run import RECIPE
+
+    return dict(RECIPE)
+
+
+def limited_run(folder: Path, megabytes: int, on_oom: str) -> dict[str, object]:
+    folder.mkdir()
+    done = subprocess.run(
+        [sys.executable, str(HERE / "limited_run.py"), str(folder), str(megabytes), on_oom],
+        cwd=HERE, env=os.environ | {"PYTHONPATH": f"{ROOT}:{HERE}", "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's RLIMIT_DATA")
+def test_a_run_in_too_little_memory_halves_and_ends_as_a_planned_one(tmp_path, train_once):
+    limited = limited_run(tmp_path / "limited", megabytes=60, on_oom="halve")
+    assert limited["failed"] == ""
+    assert limited["metrics"]["steps"] == 6
+    pieces = limited["halved to"][-1]
+    assert pieces in {2, 4, 8, 16}
+    assert f"micro_batches: {pieces}" in limited["warnings"][-1]
+    planned = train_once(**limited_recipe(), parallel={"micro_batches": pieces})
+    assert planned.metrics["loss"] == pytest.approx(limited["metrics"]["loss"], rel=1e-6)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's RLIMIT_DATA")
+def test_a_run_that_may_not_halve_says_what_to_do(tmp_path):
+    failed = limited_run(tmp_path / "limited", megabytes=60, on_oom="fail")["failed"]
+    assert "out of memory at step 1 with 16 images at a time" in failed
+    assert "can't allocate memory" in failed
+    assert "parallel: {micro_batches: 2}" in failed
