@@ -4,7 +4,8 @@
     python examples/query_the_server/query.py digit.png --model digits
     python examples/query_the_server/query.py yes.wav --model keywords
 
-Images go all three ways, sounds as bytes: their spectrograms are made on the server. Needs tritonclient, numpy and Pillow, and nothing of dlpipe.
+Images go all three ways, sounds as bytes: their spectrograms are made on the server.
+Needs tritonclient, numpy and Pillow, and nothing of dlpipe.
 """
 
 from __future__ import annotations
