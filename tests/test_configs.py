@@ -101,6 +101,18 @@ def test_an_image_folder_runs_with_a_damaged_file_named(digits, tmp_path: Path, 
     assert [stage["status"] for stage in record["stages"]] == ["ran"] * 4
 
 
+def test_fine_tuning_starts_from_the_quickstarts_weights(quickstart, tmp_path, dlpipe) -> None:
+    weights = quickstart.path / "train" / "model.safetensors"
+    dlpipe(
+        "run", "configs/finetune.yaml", f"stages.train.pretrained={weights}",
+        "stages.train.target=null", "stages.train.unfreeze_after=null", *SMALL,
+        "--until", "train", "--runs-dir", tmp_path,
+    )  # fmt: skip
+    record = json.loads((tmp_path / "finetune" / "run.json").read_text())
+    assert [stage["status"] for stage in record["stages"]][:2] == ["ran", "ran"]
+    assert record["hops"][0]["top1"] > 0.9
+
+
 def test_a_gpu_recipe_says_on_this_machine_what_it_lacks(dlpipe) -> None:
     from pipeline.device import cuda_device_count
 
