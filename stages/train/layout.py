@@ -48,6 +48,11 @@ class Layout(Protocol):
         """Whether this process writes files and talks."""
         ...
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each process holds shards of the weights only."""
+        ...
+
     def spread(
         self, module: ImageClassifier, average: torch.nn.Module | None, *, overlap: bool
     ) -> Forward:
@@ -124,6 +129,7 @@ class Alone:
 
     shard = (0, 1)
     is_first = True
+    is_sharded = False
 
     def spread(
         self, module: ImageClassifier, average: torch.nn.Module | None, *, overlap: bool

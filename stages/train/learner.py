@@ -24,6 +24,7 @@ from stages.train.one_device import halving_gradients
 from stages.train.optim import build_optimizer, skips_by_itself
 from stages.train.out_of_memory import Halving
 from stages.train.precision import Precision
+from stages.train.reproducible import random_state_kept
 from stages.train.schedule import Schedule, build_schedule
 from stages.train.statistics import Statistics
 
@@ -82,6 +83,19 @@ class Learner:
         samples = len(batch.targets)
         self.loss_sum.add_(torch.nan_to_num(loss, 0.0, 0.0, 0.0), alpha=samples)
         self.num_samples += samples
+
+    def try_out(self, batch: Batch) -> None:
+        """Compute gradients once and forget them; weights, statistics and random states stay.
+
+        DDP learns from its first backward pass in which order gradients come, and sums them in that
+        order ever after. With this one before any other, a resumed run sums as the first one did.
+        """
+        with random_state_kept():
+            self.statistics.remember()
+            self.gradients.backward(batch, torch.amp.GradScaler(enabled=False), self.num_steps)
+            self.statistics.restore()
+        for weight in self._weights:
+            weight.grad = None
 
     def _update(self, loss: torch.Tensor) -> torch.Tensor:
         """Clip and use the gradients unless they are bad; return a number, 0 if they are good.
@@ -157,8 +171,9 @@ def build_learner(
     """
     place_network(module, config, device)
     ema = Average(module, config.ema) if config.ema else None
-    # What is frozen for some epochs is not there to be joined while the others are computed.
-    overlap = config.freeze is False and pipeline is None
+    # Frozen weights and gradients in pieces cannot be joined while they are computed.
+    is_plain = config.freeze is False and config.parallel.micro_batches in ("auto", 1)
+    overlap = layout.is_sharded or (is_plain and pipeline is None)
     forward = layout.spread(module, ema and ema.module, overlap=overlap)
     if ema is not None:
         ema.pair_with(module, layout)

@@ -67,4 +67,9 @@ def _names(group: dict[str, object]) -> list[str]:
 
 
 def _placed(value: Value, parameter: torch.Tensor, layout: Layout) -> Value:
-    return layout.placed(value, parameter) if isinstance(value, torch.Tensor) else value
+    if not isinstance(value, torch.Tensor) or value.shape != parameter.shape:
+        return value
+    # Fused kernels run over raw memory, so a state has to lie there exactly as its parameter does;
+    # the checkpoint may come from a layout in which that was in another order of the axes.
+    placed = layout.placed(value.contiguous(), parameter)
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(placed)

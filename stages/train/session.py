@@ -15,7 +15,7 @@ from pipeline.context import Context
 from pipeline.events import EventLog
 from pipeline.files import sha256_file, sha256_text
 from pipeline.ranks import place_from_environment
-from stages.augment.loader import Loader, SplitName, open_loader
+from stages.augment.loader import Batch, Loader, SplitName, open_loader
 from stages.train.allocator import freed_memory_kept
 from stages.train.amp_check import AmpCheck, check_amp
 from stages.train.checkpoint import CheckpointFolder, save_weights
@@ -91,7 +91,7 @@ def train(config: TrainConfig, ctx: Context) -> TrainedModel:
             from stages.train.distributed.launch import launch
 
             return launch(config, ctx)
-        with open_layout(config, ctx) as (layout, own):
+        with open_layout(config, ctx, precision) as (layout, own):
             trained = _train_in(layout, config, own, module, precision, draft, checkpoints)
     if is_first:
         checkpoints.clear()
@@ -118,7 +118,8 @@ def _train_in(
         closing(_open(spec, "train", batch_size, ctx, layout)) as train_loader,
         closing(_open(spec, "eval", eval_size, ctx, layout)) as eval_loader,
     ):
-        images = next(iter(eval_loader)).images[:_CHECKED]
+        first = next(iter(eval_loader))
+        images = first.images[:_CHECKED]
         dead = keep_dead_taps_in_fp32(module, images, precision, ctx.device)
         if dead:
             ctx.events.info(
@@ -132,6 +133,8 @@ def _train_in(
                 module, config, precision, ctx.device, steps, layout, ctx.events, pipeline
             )
             learner.freezing = freeze_as_asked(module, config, ctx.events)
+            if layout.shard[1] > 1:
+                learner.try_out(Batch(images, first.targets[:_CHECKED], first.index[:_CHECKED]))
             teller = Teller(ctx.events, config.epochs, steps)
             loop = Loop(config, ctx, learner, train_loader, eval_loader, checkpoints, teller)
             with closing(learner.gradients):

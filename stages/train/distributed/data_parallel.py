@@ -32,7 +32,7 @@ class DataParallel:
     """A `Layout` of several processes."""
 
     group: Group
-    sharded: bool
+    is_sharded: bool
     """Whether each rank holds shards of the weights (FSDP2) instead of a copy (DDP)."""
 
     @property
@@ -49,7 +49,7 @@ class DataParallel:
         self, module: ImageClassifier, average: torch.nn.Module | None, *, overlap: bool
     ) -> Forward:
         """Put a network on all ranks; return its forward pass."""
-        if self.sharded:
+        if self.is_sharded:
             for network in (module, average):
                 if network is not None:
                     shard_network(network, self.group.mesh["data"])
@@ -66,18 +66,18 @@ class DataParallel:
 
     def joined(self, gradients: Gradients, module: ImageClassifier, *, overlap: bool) -> Gradients:
         """Return what computes gradients and losses that are means over all ranks."""
-        ddp = overlap and not self.sharded
+        ddp = overlap and not self.is_sharded
         return Joined(
             gradients,
             module,
             self.group.data,
-            average=not overlap and not self.sharded,
+            average=not overlap and not self.is_sharded,
             statistics=[] if ddp else persistent_buffers(module),
         )
 
     def own(self, tensors: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
         """Return what this rank holds of each tensor, in the same memory."""
-        return [own_part(tensor) for tensor in tensors] if self.sharded else tensors
+        return [own_part(tensor) for tensor in tensors] if self.is_sharded else tensors
 
     def placed(self, whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         """Return a whole tensor on the device of another and, if it is a shard, as a shard."""
@@ -90,7 +90,7 @@ class DataParallel:
     def kept(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return a copy on the CPU; of a shard, where it is."""
         detached = tensor.detach()
-        return detached.clone() if self.sharded else detached.cpu().clone()
+        return detached.clone() if self.is_sharded else detached.cpu().clone()
 
     def settle(self, module: torch.nn.Module) -> None:
         """Give all ranks the first one's buffers: its statistics are those that count."""
@@ -98,7 +98,7 @@ class DataParallel:
 
     def share(self, flag: torch.Tensor) -> None:
         """Raise a flag everywhere that one rank has raised, where ranks hold different shards."""
-        if self.sharded:
+        if self.is_sharded:
             dist.all_reduce(flag, dist.ReduceOp.MAX, group=self.group.data)
 
     def agree(self, wish: Wish, stop: StopFlag) -> Wish:

@@ -15,11 +15,14 @@ from pipeline.errors import ConfigError
 from pipeline.ranks import place_from_environment
 from stages.train.config import TrainConfig
 from stages.train.layout import ALONE, Layout
+from stages.train.precision import Precision
 from stages.train.reproducible import seed_all
 
 
 @contextmanager
-def open_layout(config: TrainConfig, ctx: Context) -> Iterator[tuple[Layout, Context]]:
+def open_layout(
+    config: TrainConfig, ctx: Context, precision: Precision
+) -> Iterator[tuple[Layout, Context]]:
     """Call the other processes of this run, if there are any, and stay together for the block.
 
     Yields the layout, and the context with this process's own device.
@@ -35,14 +38,20 @@ def open_layout(config: TrainConfig, ctx: Context) -> Iterator[tuple[Layout, Con
     from stages.train.distributed.group import open_group
 
     parallel = config.parallel
+    if parallel.data == "fsdp" and precision.name == "fp16":
+        raise ConfigError(
+            "stages.train.parallel.data: 'fsdp' does not go with precision fp16: the loss scale is "
+            "searched for by gradients, of which each process has other shards. Use precision: "
+            "bf16 or fp32, or data: ddp."
+        )
     ctx.call()
     with open_group(
         ctx.device, backend=config.launch.backend, timeout_s=parallel.timeout_s
     ) as group:
-        layout = DataParallel(group, sharded=parallel.data == "fsdp")
+        layout = DataParallel(group, is_sharded=parallel.data == "fsdp")
         rank, world = layout.shard
         ctx.events.info(
-            f"{world} processes train together by {'FSDP2' if layout.sharded else 'DDP'} over "
+            f"{world} processes train together by {'FSDP2' if layout.is_sharded else 'DDP'} over "
             f"{group.carrier}"
         )
         if rank:  # the same network on all, but other dropout
