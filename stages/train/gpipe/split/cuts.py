@@ -29,14 +29,16 @@ class Cut:
     before: int
     """The number of the first step behind the cut."""
     carry: tuple[fx.Node, ...]
-    """The values that cross it, in the order in which they came to be."""
+    """The tensors that cross it, in the order in which they came to be."""
+    sizes: dict[fx.Node, int | None]
+    """The sizes that cross it behind them, as one empty tensor, and how long each is."""
     problem: str
     """Why the network must not be cut here; empty if it may be."""
 
     @property
     def width(self) -> int:
         """How many tensors cross; 0 when nothing may be cut here."""
-        return 0 if self.problem else len(self.carry)
+        return 0 if self.problem else len(self.carry) + bool(self.sizes)
 
 
 def places(flow: Flow) -> tuple[Cut, ...]:
@@ -49,14 +51,21 @@ def places(flow: Flow) -> tuple[Cut, ...]:
             carries[before].append(step)
     tied = _tied(flow.steps)
     return tuple(
-        Cut(i, tuple(step.node for step in carry), _problem(flow, i, carry) or tied.get(i, ""))
+        Cut(
+            before=i,
+            carry=tuple(step.node for step in carry if step.value != "size"),
+            sizes={step.node: step.length for step in carry if step.value == "size"},
+            problem=_problem(flow, i, carry) or tied.get(i, ""),
+        )
         for i, carry in enumerate(carries)
     )
 
 
 def _problem(flow: Flow, before: int, carry: Sequence[Step]) -> str:
+    if all(step.value != "tensor" for step in carry):
+        return "what lies behind does not depend on what lies before"
     for step in carry:
-        if not step.is_tensor:
+        if step.value == "other":
             return f"the value '{step.node}' that is no tensor is needed on both sides"
         for storage in step.storages:
             last = flow.written.get(storage, -1)

@@ -143,7 +143,8 @@ def _finer(net: nn.Module, blocks: Sequence[Block], carry: Carry) -> Iterator[Bl
         if len(carry) == 1 and sum(p.numel() for p in block.module.parameters()) / whole > COARSE:
             with suppress(CannotSplit):
                 inner = traced_blocks(block.module, carry[0])
-                pieces = [Block(f"{block.name}.{piece.name}", piece.module) for piece in inner]
+                if len(inner) > 1:
+                    pieces = [Block(f"{block.name}.{b.name}", b.module) for b in inner]
         yield from pieces
         carry = block(carry)
 

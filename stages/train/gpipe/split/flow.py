@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import fx, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
+
+from stages.train.gpipe.split.sizes import is_size
 
 Storage = int
 
@@ -19,8 +21,10 @@ class Step:
     """One node of the graph that computes something."""
 
     node: fx.Node
-    is_tensor: bool
-    """Whether its value is a tensor: only tensors cross a cut."""
+    value: Literal["tensor", "size", "other"]
+    """What it computes: tensors cross a cut, sizes with some work, nothing else does."""
+    length: int | None
+    """How many numbers a size has that is a tuple."""
     storages: frozenset[Storage]
     """The memory that its value lies in, shared with views and bases."""
     state: tuple[tuple[str, torch.Tensor], ...]
@@ -78,7 +82,14 @@ class _Watcher(fx.Interpreter):
         value = self.env[node]
         storages = frozenset(_storage(tensor) for tensor in _tensors(value))
         state = tuple(self._state(node))
-        return Step(node, isinstance(value, torch.Tensor), storages, state, flops)
+        return Step(
+            node=node,
+            value=_value(value),
+            length=len(value) if isinstance(value, tuple) else None,
+            storages=storages,
+            state=state,
+            flops=flops,
+        )
 
     def _state(self, node: fx.Node) -> Iterator[tuple[str, torch.Tensor]]:
         if node.op == "call_module":
@@ -93,6 +104,12 @@ class _Watcher(fx.Interpreter):
             # A buffer that nobody writes to may stand in several blocks.
             if isinstance(value, nn.Parameter) or _storage(value) in self.written:
                 yield str(source.target), value
+
+
+def _value(value: object) -> Literal["tensor", "size", "other"]:
+    if isinstance(value, torch.Tensor):
+        return "tensor"
+    return "size" if is_size(value) else "other"
 
 
 def _tensors(value: object) -> list[torch.Tensor]:

@@ -47,6 +47,10 @@ def split(module: nn.Module, example: torch.Tensor) -> Chain:
         CannotSplit: there is no place to cut, or the blocks compute something else.
     """
     with _evaluating(module):
+        logits: object = module(example)
+        if not isinstance(logits, torch.Tensor):
+            kind, what = type(module).__name__, type(logits).__name__
+            raise CannotSplit(kind, f"it returns a {what}, where one tensor of logits is needed")
         if isinstance(module, ImageClassifier):
             blocks = [Block("normalize", Normalization(module))]
             blocks += _blocks(module.body, "body.", module.prepare(example))

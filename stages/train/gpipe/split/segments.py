@@ -13,6 +13,7 @@ from torch import fx, nn
 
 from stages.train.gpipe.split.cuts import Cut
 from stages.train.gpipe.split.flow import Step
+from stages.train.gpipe.split.sizes import pack, unpack
 
 Item = TypeVar("Item")
 
@@ -84,13 +85,17 @@ def build(root: nn.Module, steps: Sequence[Step], start: Cut, stop: Cut) -> nn.M
     copies: dict[fx.Node, fx.Node] = {}
     for node in start.carry:
         copies[node] = graph.placeholder(node.name)
+    if start.sizes:
+        copies |= unpack(graph, start.sizes)
     for step in steps[start.before : stop.before]:
         for source in step.node.all_input_nodes:
             if source.op == "get_attr" and source not in copies:
                 copies[source] = graph.node_copy(source)
         copies[step.node] = graph.node_copy(step.node, copies.__getitem__)
-    results = tuple(copies[node] for node in stop.carry)
-    graph.output(results[0] if len(results) == 1 else results)
+    results = [copies[node] for node in stop.carry]
+    if stop.sizes:
+        results.append(pack(graph, results[0], [copies[node] for node in stop.sizes]))
+    graph.output(results[0] if len(results) == 1 else tuple(results))
     segment = fx.GraphModule(nn.Module(), fx.Graph(), type(root).__name__)
     for node in graph.nodes:
         if node.op in ("call_module", "get_attr"):

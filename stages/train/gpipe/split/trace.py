@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -61,7 +61,12 @@ def trace(entry: Entry) -> tuple[fx.Graph, tuple[Obstacle, ...]]:
 
 def _traced(entry: Entry, *, training: bool) -> _Tracer:
     tracer = _Tracer(entry, training)
-    with _reads_of_training(tracer):
+    with ExitStack() as stack:
+        # Nothing is computed. What a forward switches off, has to be on to be noticed.
+        stack.enter_context(torch.enable_grad())
+        for device in _devices():
+            stack.enter_context(torch.autocast(device, torch.float16))
+        stack.enter_context(_reads_of_training(tracer))
         tracer.trace(entry)
     return tracer
 
@@ -80,10 +85,10 @@ class _Tracer(fx.Tracer):
         """Whether the outermost forward asked if it is training; it was told `training`."""
         self.obstacles: list[Obstacle] = []
         self.inside: list[str] = []
+        self._modes: tuple[object, ...] = ()
         self.paths = {id(module): path for path, module in entry.named_modules()}
         tensors = (*entry.named_parameters(), *entry.named_buffers())
         self._tensor_paths = {id(tensor): path for path, tensor in tensors}
-        self._modes = _modes()
 
     def call_module(
         self,
@@ -93,10 +98,13 @@ class _Tracer(fx.Tracer):
         kwargs: dict[str, Any],
     ) -> Any:
         path = self.path_of_module(m)
-        if path != ROOT and (self.is_leaf_module(m, path) or is_notrace_module(type(m))):
+        if path != ROOT and self.is_leaf_module(m, path):
             return self.create_proxy("call_module", path, args, kwargs)
+        if type(m) is nn.TransformerEncoder and len(args) == 1 and not kwargs:
+            forward = partial(_layer_by_layer, m)
         last = next(reversed(self.graph.nodes), None)
         depth, own = len(self.inside), vars(m).copy()
+        self._modes = self._modes or _modes()
         self.inside.append(path)
         try:
             result = forward(*args, **kwargs)
@@ -111,6 +119,12 @@ class _Tracer(fx.Tracer):
             return self.create_proxy("call_module", path, args, kwargs)
         self.inside.pop()
         return result
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if type(m) is nn.TransformerEncoder:
+            return False
+        known: bool = is_notrace_module(type(m))
+        return known or super().is_leaf_module(m, module_qualified_name)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         path = self._tensor_paths.get(id(attr_val)) if self.inside else None
@@ -127,7 +141,7 @@ class _Tracer(fx.Tracer):
         return super().create_arg(a)
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
-        if _modes() != self._modes:
+        if self.inside and _modes() != self._modes:
             raise TraceError("it switches autocast or gradients on or off")
         node = super().create_node(*args, **kwargs)
         node.meta["inside"] = self.inside[-1] if self.inside else ROOT
@@ -148,9 +162,19 @@ class _Tracer(fx.Tracer):
             self.graph.erase_node(node)
 
 
+def _layer_by_layer(encoder: nn.TransformerEncoder, tokens: fx.Proxy) -> fx.Proxy:
+    """Run an encoder as its forward does without masks, which cannot be traced."""
+    for layer in encoder.layers:
+        tokens = layer(tokens)
+    return tokens if encoder.norm is None else encoder.norm(tokens)
+
+
+def _devices() -> tuple[str, ...]:
+    return ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+
+
 def _modes() -> tuple[object, ...]:
-    devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
-    autocast = [(torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in devices]
+    autocast = [(torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in _devices()]
     return (torch.is_grad_enabled(), *autocast)
 
 
