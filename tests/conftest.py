@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,3 +83,49 @@ def quickstart(dlpipe: Dlpipe, tmp_path_factory: pytest.TempPathFactory) -> Run:
     runs = tmp_path_factory.mktemp("runs")
     dlpipe("run", "configs/quickstart.yaml", "--runs-dir", os.path.relpath(runs, ROOT))
     return Run(runs / "quickstart")
+
+
+Served = Callable[[Path], AbstractContextManager[tuple[int, int]]]
+
+
+@pytest.fixture(scope="session")
+def served() -> Served:
+    """Serve a finished run while a block runs; gives its HTTP and gRPC ports."""
+
+    @contextmanager
+    def serve(run: Path) -> Iterator[tuple[int, int]]:
+        http, grpc = free_port(), free_port()
+        command = [sys.executable, "-m", "pipeline", "serve", str(run)]
+        server = subprocess.Popen(
+            [*command, "--http-port", str(http), "--grpc-port", str(grpc)],
+            stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        )  # fmt: skip
+        try:
+            wait_for(http, server)
+            yield http, grpc
+        finally:
+            server.send_signal(signal.SIGINT)
+            _, err = server.communicate(timeout=60)
+        assert "Traceback" not in err
+        assert server.returncode in {0, 75}
+
+    return serve
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def wait_for(port: int, server: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert server.poll() is None, server.stderr.read() if server.stderr else ""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/ready", timeout=2):
+                return
+        except OSError:
+            time.sleep(0.3)
+    pytest.fail("the server did not become ready")
