@@ -105,11 +105,17 @@ class Processes:
         if self._crew.members:
             self._crew.close(at_once=at_once)
             self._wiring.close()
+            self._free()
+
+    def _free(self) -> None:
+        for memory in (self._shared.memory, self._board.memory):
+            memory.close()
 
     def _pack(self, stage: int) -> bytes:
         try:
             return self._shared.pack(stage)
         except (AttributeError, TypeError, ValueError, pickle.PicklingError) as error:
+            self._free()
             raise StageFailed(
                 f"train.parallel.engine: processes sends layers to other processes, and "
                 f"{self.setup.name(stage)} cannot be sent: {error}. Define its classes and "
