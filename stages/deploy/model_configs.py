@@ -19,7 +19,8 @@ from stages.deploy.plan import ServingPlan
 
 LABELS_FILE = "labels.txt"
 ENCODED = TensorSpec(name="encoded", dtype="uint8", shape=(-1, -1))
-"""One image a row, as raw bytes; rows of a batch are padded with zeros, which decoders ignore."""
+"""One file a row, an image or a sound, as raw bytes; rows of a batch are padded with zeros, which
+decoders ignore."""
 WARMUP_FILE = "encoded"
 
 

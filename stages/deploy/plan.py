@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pipeline.artifacts import DataSpec, ExportedModel, Variant
 from pipeline.device import Device
@@ -36,6 +37,8 @@ class ServingPlan:
     batching: bool
     max_queue_delay_us: int
     preferred_sizes: tuple[int, ...]
+    kind: Literal["image", "audio"] = "image"
+    """What the files are that the preprocess model takes."""
 
     @property
     def preprocess_name(self) -> str:
@@ -118,4 +121,5 @@ def make_plan(
         batching=config.dynamic_batching.enabled,
         max_queue_delay_us=config.dynamic_batching.max_queue_delay_us,
         preferred_sizes=config.dynamic_batching.preferred_sizes,
+        kind=spec.kind,
     )

@@ -57,7 +57,7 @@ def _facts(delivery: Delivery) -> Facts:
         ("backend", delivery.backend),
         ("variant", f"{plan.variant.name} ({plan.variant.precision})"),
         ("tensor model", plan.name),
-        ("image pipeline", pipeline),
+        (f"{plan.kind} pipeline", pipeline),
         ("instances", instances),
         ("batching", f"{delay if plan.batching else 'off'}, up to {plan.max_batch} images"),
     ]

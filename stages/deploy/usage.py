@@ -10,9 +10,9 @@ import numpy as np
 import tritonclient.http as triton
 
 client = triton.InferenceServerClient("127.0.0.1:8000")
-image = np.fromfile("image.jpg", dtype=np.uint8)[None]  # the encoded bytes, one image a row
-given = triton.InferInput("encoded", image.shape, "UINT8")
-given.set_data_from_numpy(image)
+{noun} = np.fromfile("{file}", dtype=np.uint8)[None]  # the encoded bytes, one {noun} a row
+given = triton.InferInput("encoded", {noun}.shape, "UINT8")
+given.set_data_from_numpy({noun})
 answer = client.infer("{pipeline}", [given])
 print(answer.as_numpy("labels"), answer.as_numpy("scores"))
 """
@@ -31,7 +31,7 @@ print(client.infer("{model}", [given]).as_numpy("{output}"))
 
 _PIPELINE_CURL = """\
 # The body is the file itself; the answer is JSON followed by the scores and the labels as binary.
-curl -sS --data-binary @image.jpg -H 'Inference-Header-Content-Length: 0' \\
+curl -sS --data-binary @{file} -H 'Inference-Header-Content-Length: 0' \\
      http://127.0.0.1:8000/v2/models/{pipeline}/infer | tr -cd '[:print:]'
 """
 
@@ -41,10 +41,15 @@ curl -sS http://127.0.0.1:8000/v2/models/{model}/config   # how it is served
 """
 
 
+_SAMPLES = {"image": ("image", "image.jpg"), "audio": ("clip", "clip.wav")}
+"""By the data's kind: what a sample is called, and a file of it."""
+
+
 def python_example(plan: ServingPlan) -> str:
-    """Return a client in Python, of the image pipeline where there is one."""
+    """Return a client in Python, of the pipeline for files where there is one."""
     if plan.preprocess is not None:
-        return _PIPELINE_PYTHON.format(pipeline=plan.pipeline_name)
+        noun, file = _SAMPLES[plan.kind]
+        return _PIPELINE_PYTHON.format(pipeline=plan.pipeline_name, noun=noun, file=file)
     return _TENSOR_PYTHON.format(
         model=plan.name,
         shape=(1, *plan.variant.input.shape[1:]),
@@ -56,5 +61,5 @@ def python_example(plan: ServingPlan) -> str:
 def curl_example(plan: ServingPlan) -> str:
     """Return the same question as one command, or what can be asked without a binary tensor."""
     if plan.preprocess is not None:
-        return _PIPELINE_CURL.format(pipeline=plan.pipeline_name)
+        return _PIPELINE_CURL.format(pipeline=plan.pipeline_name, file=_SAMPLES[plan.kind][1])
     return _TENSOR_CURL.format(model=plan.name)

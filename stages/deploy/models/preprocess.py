@@ -1,4 +1,4 @@
-"""The preprocess model: encoded bytes in, uint8 pixels out, by the eval transform's DALI graph.
+"""The preprocess model: bytes of image or audio files in, uint8 pixels of the eval transform out.
 
 Copied into the repository as ``<model>/1/model.py``; the serialized graph stands beside it as
 ``model.dali``, where Triton's own DALI backend finds it in the container.
@@ -59,13 +59,13 @@ class TritonPythonModel:
         return pipeline
 
     def decode(self, images: Sequence[Encoded]) -> list[Pixels]:
-        """Run the graph over at most `max_batch` images."""
+        """Run the graph over at most `max_batch` files."""
         self.pipeline.feed_input(SOURCE, list(images))
         (pixels,) = self.pipeline.run()
         return [np.array(pixels.at(index)) for index in range(len(images))]
 
     def decode_each(self, images: Sequence[Encoded]) -> list[Pixels | None]:
-        """Run the graph; None stands for an image that cannot be decoded."""
+        """Run the graph; None stands for a file that cannot be decoded."""
         try:
             return list(self.decode(images))
         except RuntimeError:
@@ -77,7 +77,7 @@ class TritonPythonModel:
     def execute(
         self, requests: Sequence[pb_utils.InferenceRequest]
     ) -> list[pb_utils.InferenceResponse]:
-        """Decode the images of all requests together, and answer each request for itself."""
+        """Decode the files of all requests together, and answer each request for itself."""
         batches = [
             pb_utils.get_input_tensor_by_name(request, self.input).as_numpy()
             for request in requests
@@ -93,10 +93,10 @@ class TritonPythonModel:
         return responses
 
     def respond(self, pixels: Sequence[Pixels | None]) -> pb_utils.InferenceResponse:
-        """Return the pixels of one request, or name its damaged images."""
+        """Return the pixels of one request, or name its damaged files."""
         damaged = [str(index) for index, image in enumerate(pixels) if image is None]
         if damaged:
-            message = f"image {', '.join(damaged)} of this request cannot be decoded"
+            message = f"file {', '.join(damaged)} of this request cannot be decoded"
             error = pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG)
             return pb_utils.InferenceResponse(error=error)
         whole = np.stack([image for image in pixels if image is not None])  # (N, H, W, C)

@@ -75,7 +75,7 @@ def test_a_damaged_image_is_named_and_no_traceback_reaches_the_client(
     client: Client, chain: Chain
 ) -> None:
     images = encoded(chain.encoded(0), b"\xff\xd8\xff damaged")
-    with pytest.raises(RequestFailed, match="image 1 of this request cannot be") as failure:
+    with pytest.raises(RequestFailed, match="file 1 of this request cannot be") as failure:
         client.infer("classifier_pipeline", {"encoded": images}, ["labels"])
     assert failure.value.status in ("400", "INVALID_ARGUMENT")
     assert "Traceback" not in str(failure.value)
