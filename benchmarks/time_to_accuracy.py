@@ -42,6 +42,9 @@ def main() -> None:
         "--quick", action="store_true", help="made-up images, one seed: does it run?"
     )
     parser.add_argument("--seeds", type=int, help=f"runs of each side; {DEFAULT_SEEDS} if left out")
+    parser.add_argument(
+        "--threads", type=int, default=num_threads(), help="of torch, for every side; all cores"
+    )
     parser.add_argument("--config", type=Path, default=CONFIG, help="of images in idx files")
     parser.add_argument("--ours-only", action="store_true", help="leave the other sides out")
     parser.add_argument(
@@ -49,10 +52,10 @@ def main() -> None:
     )
     options = parser.parse_args()
     watch, seeds = Watch(), options.seeds or (1 if options.quick else DEFAULT_SEEDS)
-    torch.set_num_threads(num_threads())
+    torch.set_num_threads(options.threads)
     limit_s = 0.1 if options.quick else max(MARKS.values())
     with TemporaryDirectory(prefix="dlpipe-accuracy-") as scratch:
-        task = _open(options.config, Path(scratch), options.quick, options.validation)
+        task = _open(options, Path(scratch))
         sides = sides_of(task, limit_s, ours_only=options.ours_only)
         curves: dict[str, list[Curve]] = {name: [] for name in sides}
         for seed in range(seeds):
@@ -68,7 +71,7 @@ def main() -> None:
     targets = {
         f"ours: {limit:g} s / s to {mark:.1%}, median seed": 1.0 for mark, limit in MARKS.items()
     }
-    conclude("time_to_accuracy", watch, figures, targets, notes_of(task, sides, options.validation))
+    conclude("time_to_accuracy", watch, figures, targets, notes_of(task, sides, options))
 
 
 def sides_of(task: Task, limit_s: float, *, ours_only: bool) -> dict[str, Callable[[int], Curve]]:
@@ -89,12 +92,12 @@ def print_run(name: str, seed: int, curve: Curve, cpu_s: float) -> None:
 
 
 def notes_of(
-    task: Task, sides: Mapping[str, Callable[[int], Curve]], validation: bool
+    task: Task, sides: Mapping[str, Callable[[int], Curve]], options: argparse.Namespace
 ) -> list[str]:
     """Return what has to be known beside the figures."""
-    which = "held-out training images" if validation else "test images"
+    which = "held-out training images" if options.validation else "test images"
     notes = [
-        f"{num_threads()} threads; accuracy on {len(task.test[1]):,} {which}, "
+        f"{options.threads} thread(s); accuracy on {len(task.test[1]):,} {which}, "
         f"{len(task.train[1]):,} to learn from"
     ]
     if "lightning" not in sides:
@@ -102,22 +105,22 @@ def notes_of(
     return notes
 
 
-def _open(config: Path, scratch: Path, quick: bool, validation: bool) -> Task:
+def _open(options: argparse.Namespace, scratch: Path) -> Task:
     """Prepare the data: the configuration's own, a part held out of it, or a few made up."""
     overrides: list[str] = []
     idx = Path()
-    if quick:
+    if options.quick:
         idx = scratch
         write_blobs(idx, classes=10, train=1100, test=200)
         overrides = ["stages.train.epochs=1", "stages.train.schedule.warmup_epochs=0.5"]
     else:
-        idx = idx_of(load_config(config))
-        if validation:
+        idx = idx_of(load_config(options.config))
+        if options.validation:
             hold_out(idx, scratch)
             idx = scratch
     chain = load_config(
-        config, [*overrides, f"{IDX}={idx}", "stages.train.rehearsal=false",
-                 "stages.train.target=null", f"stages.train.threads={num_threads()}"]
+        options.config, [*overrides, f"{IDX}={idx}", "stages.train.rehearsal=false",
+                 "stages.train.target=null", f"stages.train.threads={options.threads}"]
     )  # fmt: skip
     prepared = scratch / "augment"
     prepared.mkdir()
