@@ -68,6 +68,11 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--from", dest="first", metavar="STAGE", help="begin at this stage")
     run.add_argument("--until", dest="last", metavar="STAGE", help="end after this stage")
     run.add_argument("--force", action="store_true", help="run also what could come from cache")
+    run.add_argument(
+        "--fast-dev-run",
+        action="store_true",
+        help="try the whole chain in seconds, in a run folder of its own",
+    )
 
     stage = commands.add_parser("stage", help="run one stage from the artifacts of an earlier run")
     stage.add_argument("stage", metavar="STAGE", help="its name in the YAML")
@@ -78,6 +83,8 @@ def build_parser() -> argparse.ArgumentParser:
     plan.add_argument("--from", dest="first", metavar="STAGE", help="begin at this stage")
     plan.add_argument("--until", dest="last", metavar="STAGE", help="end after this stage")
     plan.add_argument("--force", action="store_true", help="as for run")
+    plan.add_argument("--devices", type=int, help="instead: what so many devices could do")
+    plan.add_argument("--memory", metavar="SIZE", help="with --devices: of each, such as 16GB")
 
     _config(commands.add_parser("check", help="validate a configuration and resolve its backends"))
     commands.add_parser("doctor", help="show the machine and which backends can run on it")

@@ -20,7 +20,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import ClassVar, Protocol, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 from pipeline.artifacts import Artifact
 from pipeline.backend import Backend
@@ -28,6 +28,7 @@ from pipeline.context import Context
 from pipeline.device import Device
 from pipeline.errors import ConfigError, Problem, choices, nearest
 from pipeline.ranks import Place
+from pipeline.report.blocks import Block
 
 ENTRY_POINT_GROUP = "dlpipe.stages"
 
@@ -86,6 +87,15 @@ class Rehearses(Protocol):
 
 
 @runtime_checkable
+class Shortens(Protocol):
+    """A stage that can do all it does in seconds, with a result good for nothing else."""
+
+    def fast_dev_run(self) -> Mapping[str, JsonValue]:
+        """Return the settings that shorten it, by their path in its mapping."""
+        ...
+
+
+@runtime_checkable
 class Serves(Protocol):
     """A stage whose artifact can be served to clients: what `dlpipe serve` looks for."""
 
@@ -111,6 +121,28 @@ class Joins(Protocol):
 
     def follow(self, ctx: Context) -> None:
         """Work beside rank 0 until the stage is over; write nothing into ``ctx.dir``."""
+        ...
+
+
+@runtime_checkable
+class Plans(Protocol):
+    """A stage that can tell what devices could do for it: what `dlpipe plan --devices` asks."""
+
+    def plan_devices(self, ctx: Context, *, devices: int, memory: int) -> tuple[Block, ...]:
+        """Return tables for up to so many devices of so many bytes; writes nothing.
+
+        Raises:
+            MissingArtifact: it needs what another stage has not left yet.
+        """
+        ...
+
+
+@runtime_checkable
+class Foretells(Protocol):
+    """A stage that can describe its artifact before it ran."""
+
+    def foretell(self) -> Artifact | None:
+        """Return the artifact as far as it can be known at once, or None if it cannot."""
         ...
 
 

@@ -49,11 +49,8 @@ def draw_rows(
 ) -> Html:
     """Return rows under heads; `name` is read aloud when the box takes the focus."""
     cells = [[row[i] if i < len(row) else None for row in rows] for i in range(len(columns))]
-    texts = [_column(column_cells) for column_cells in cells]
-    numeric = [
-        any(map(_is_number, c)) and all(x is None or _is_number(x) for x in c) for c in cells
-    ]
-    kinds = ["number" if is_number else None for is_number in numeric]
+    texts = [column_texts(column_cells) for column_cells in cells]
+    kinds = ["number" if is_numeric(column_cells) else None for column_cells in cells]
     heads = [
         element("th", c, scope="col", class_=kind) for c, kind in zip(columns, kinds, strict=True)
     ]
@@ -102,7 +99,12 @@ def _chart_rows(
             return ("", chart.x_label, chart.y_label), rows
 
 
-def _column(cells: Sequence[Cell]) -> list[str]:
+def is_numeric(cells: Sequence[Cell]) -> bool:
+    """Tell whether a column holds numbers, and gaps at most."""
+    return any(map(_is_number, cells)) and all(x is None or _is_number(x) for x in cells)
+
+
+def column_texts(cells: Sequence[Cell]) -> list[str]:
     """Return a column as text; its numbers share their decimals."""
     numbers = iter(column([cell for cell in cells if _is_number(cell)]))
     return [next(numbers) if _is_number(cell) else _text(cell) for cell in cells]

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
+from pydantic import JsonValue
+
 from pipeline.artifacts import DataSpec, TrainedModel
 from pipeline.backend import Backend
 from pipeline.context import Context
@@ -14,6 +16,7 @@ from pipeline.device import Device
 from pipeline.environment import installed_version
 from pipeline.errors import ConfigError, Problem
 from pipeline.files import sha256_file
+from pipeline.report.blocks import Block
 from pipeline.ranks import Place
 from stages.train.config import TrainConfig
 from stages.train.models.names import model_problem, optimizer_problem, weights_problem
@@ -55,6 +58,18 @@ class Train:
             parts["pretrained"] = sha256_file(weights)
         return parts
 
+    def fast_dev_run(self) -> Mapping[str, JsonValue]:
+        """Train one epoch, of the few batches that the data has then, for no target."""
+        return {
+            "epochs": 1,
+            "eval_every": 1,
+            "target": None,
+            "max_time": None,
+            "schedule.warmup_epochs": 0,
+            "rehearsal": False,
+            "tensorboard": False,
+        }
+
     def _weights(self) -> Path | None:
         """Return the file to start from, as far as it is known before the run."""
         if self.config.pretrained in ("auto", "download"):
@@ -88,6 +103,12 @@ class Train:
         from stages.train.session import train
 
         return train(self.config, ctx)
+
+    def plan_devices(self, ctx: Context, *, devices: int, memory: int) -> tuple[Block, ...]:
+        """Tell what pipelines over so many devices of so many bytes could do."""
+        from stages.train.device_plan import plan_devices
+
+        return plan_devices(self.config, ctx, devices=devices, memory=memory)
 
 
 def _precision_problem(precision: str, device: Device) -> str:

@@ -6,6 +6,7 @@ The numbers of memory are of the budget (added up from blocks); the planner meas
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -83,6 +84,14 @@ class Drafts:
     def budget(self) -> Budget:
         """Memory by block; measured when something asks for it."""
         return measure_budget(self.meter, self.weights)
+
+    def recomputing(self, recompute: Recompute) -> Drafts:
+        """Return the drafts of the same chain when something else is computed again."""
+        assert self.budget  # so that it is measured once for both
+        other = copy(self)
+        other.config = self.config.model_copy(update={"recompute": recompute})
+        other._of = {}
+        return other
 
     @property
     def schedule(self) -> Schedule:

@@ -1,0 +1,48 @@
+"""DevicePlan: the tables of `dlpipe plan --devices`, from the configuration and random images."""
+
+from __future__ import annotations
+
+import torch
+
+from pipeline.artifacts import DataSpec
+from pipeline.context import Context
+from pipeline.events import EventLog
+from pipeline.report.blocks import Block
+from stages.train.config import TrainConfig
+from stages.train.gpipe.forecast import forecast
+from stages.train.gpipe.split import split
+from stages.train.gpipe.weights import parameter_bytes
+from stages.train.learner import place_network
+from stages.train.network import build_network
+from stages.train.precision import resolve_precision
+
+_TRACED = 2
+"""Images that the network is cut with."""
+
+
+def plan_devices(
+    config: TrainConfig, ctx: Context, *, devices: int, memory: int
+) -> tuple[Block, ...]:
+    """Build the network, time its blocks, and lay it over devices.
+
+    Raises:
+        CannotSplit: the network has no place to cut.
+        ConfigError: there is no such model, or it does not fit the data.
+        MissingArtifact: the data is not known yet.
+    """
+    spec = ctx.get(DataSpec)
+    precision = resolve_precision(config.precision, ctx.device)
+    torch.manual_seed(ctx.seed)
+    module, _ = build_network(config.model_copy(update={"pretrained": False}), spec, EventLog())
+    place_network(module, config, ctx.device)
+    shape = (spec.batch_size, spec.height, spec.width, spec.channels)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, device=str(ctx.device))
+    return forecast(
+        config.parallel,
+        split(module, images[:_TRACED]),
+        images,
+        devices=devices,
+        memory=memory,
+        weights=parameter_bytes(config),
+        autocast=lambda: precision.autocast(ctx.device),
+    )
