@@ -12,19 +12,28 @@ from benchmarks.measure import Measured, judge
 DEFAULT_ROUNDS = 5
 
 
-def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
-    """Return a parser with the options that all benchmarks share."""
+def make_parser(
+    name: str, description: str | None, *, rounds: int = DEFAULT_ROUNDS
+) -> argparse.ArgumentParser:
+    """Return a parser with the options that all benchmarks share.
+
+    Args:
+        name: of the benchmark's module.
+        description: shown by ``--help``.
+        rounds: turns of each side unless told otherwise.
+    """
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, one round: does it run?")
     parser.add_argument(
-        "--rounds", type=_positive, help=f"turns of each side; {DEFAULT_ROUNDS} if left out"
+        "--rounds", type=_positive, help=f"turns of each side; {rounds} if left out"
     )
+    parser.set_defaults(default_rounds=rounds)
     return parser
 
 
 def rounds_of(options: argparse.Namespace) -> int:
     """Return how many turns each side takes."""
-    return options.rounds or (1 if options.quick else DEFAULT_ROUNDS)
+    return options.rounds or (1 if options.quick else options.default_rounds)
 
 
 def print_table(title: str, measured: Measured, reference: str) -> None:
@@ -61,22 +70,35 @@ def conclude(
     figures: Mapping[str, float],
     targets: Mapping[str, float],
     notes: Sequence[str] = (),
+    *,
+    at_most: Mapping[str, float] | None = None,
 ) -> None:
-    """Print machine, load and verdict; the last line is everything as one line of JSON."""
+    """Print machine, load and verdict; the last line is everything as one line of JSON.
+
+    Args:
+        name: of the benchmark.
+        watch: what it ran on.
+        figures: what was measured.
+        targets: the least that a figure has to be.
+        notes: lines about how it was measured.
+        at_most: the most that a figure may be.
+    """
+    at_most = at_most or {}
     print()
     for line in [*notes, *watch.lines()]:
         print(line)
-    met = judge(figures, targets)
-    for target, least in targets.items():
-        verdict = "met" if met[target] else "MISSED"
-        print(f"target: {target} >= {least:g}: {figures[target]:.3f}, {verdict}")
+    met = judge(figures, targets, at_most)
+    limits = {**targets, **at_most}
+    for target, limit in limits.items():
+        sign, verdict = "<=" if target in at_most else ">=", "met" if met[target] else "MISSED"
+        print(f"target: {target} {sign} {limit:g}: {figures[target]:.3f}, {verdict}")
     load_figures = {
         "load before": watch.load_before,
         "load after": load(),
         "cores busy with others": watch.others(),
     }
     rounded = {key: float(f"{value:.5g}") for key, value in {**figures, **load_figures}.items()}
-    print(json.dumps({"benchmark": name, "figures": rounded, "targets": dict(targets), "met": met}))
+    print(json.dumps({"benchmark": name, "figures": rounded, "targets": limits, "met": met}))
 
 
 def _positive(text: str) -> int:

@@ -117,10 +117,15 @@ def take_turns(
     return Measured(unit=unit, turns=turns)
 
 
-def judge(figures: Mapping[str, float], targets: Mapping[str, float]) -> dict[str, bool]:
+def judge(
+    figures: Mapping[str, float],
+    at_least: Mapping[str, float],
+    at_most: Mapping[str, float] | None = None,
+) -> dict[str, bool]:
     """Tell for each target whether the figure of that name reaches it; NaN reaches nothing.
 
     Raises:
         KeyError: a target has no figure.
     """
-    return {name: figures[name] >= least for name, least in targets.items()}
+    reached = {name: figures[name] >= least for name, least in at_least.items()}
+    return reached | {name: figures[name] <= most for name, most in (at_most or {}).items()}

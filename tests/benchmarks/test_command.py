@@ -42,3 +42,16 @@ def test_the_table_shows_both_clocks_for_every_side(capsys):
     print_table("title", Measured(unit="img", turns=turns), "b")
     (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("a ")]
     assert row.split() == ["a", "10.0", "5.0", "100.000", "200.000", "0%", "2.00", "1.00"]
+
+
+def test_a_benchmark_has_its_own_number_of_rounds():
+    parser = make_parser("x", "about x", rounds=12)
+    assert rounds_of(parser.parse_args([])) == 12
+    assert rounds_of(parser.parse_args(["--quick"])) == 1
+
+
+def test_what_may_be_at_most_so_much_is_told_with_its_own_sign(capsys):
+    conclude("x", Watch(), {"us": 70.0}, {}, at_most={"us": 80.0})
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert "target: us <= 80: 70.000, met" in lines
+    assert json.loads(last)["met"] == {"us": True}

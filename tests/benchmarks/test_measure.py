@@ -125,3 +125,10 @@ def test_what_was_not_measured_meets_nothing():
     assert judge({"a": math.nan}, {"a": 0.0}) == {"a": False}
     with pytest.raises(KeyError, match="b"):
         judge({"a": 1.0}, {"b": 1.0})
+
+
+def test_some_figures_have_to_stay_below_their_target():
+    figures = {"speed": 2.0, "overhead": 90.0, "unknown": math.nan}
+    assert judge(figures, {"speed": 1.0}, {"overhead": 80.0, "unknown": 1.0}) == {
+        "speed": True, "overhead": False, "unknown": False,
+    }  # fmt: skip
