@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 import torch
 from torch import fx, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from stages.train.gpipe.split.sizes import is_size
 
@@ -46,28 +47,44 @@ class Flow:
 def watch(root: nn.Module, graph: fx.Graph, example: torch.Tensor) -> Flow:
     """Run a traced network once, without gradients."""
     watcher = _Watcher(root, graph)
-    with FlopCounterMode(display=False) as watcher.flops:
+    with watcher.flops:
         watcher.run(example)
     (output,) = (node for node in graph.nodes if node.op == "output")
     steps = tuple(watcher.step(node, flops) for node, flops in watcher.nodes)
     return Flow(steps, output.args[0], watcher.written)
 
 
+class _Flops(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts multiplications and additions; torch's own counter hooks into autograd as well."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func._overloadpacket)
+        if count is not None:
+            self.total += int(count(*args, **(kwargs or {}), out_val=result))
+        return result
+
+
 class _Watcher(fx.Interpreter):
     """Keeps every value alive, so that no memory is used twice."""
-
-    flops: FlopCounterMode
 
     def __init__(self, root: nn.Module, graph: fx.Graph) -> None:
         super().__init__(root, garbage_collect_values=False, graph=graph)
         self.root = root
+        self.flops = _Flops()
         self.nodes: list[tuple[fx.Node, int]] = []
         self.written: dict[Storage, int] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         inputs = [tensor for node in n.all_input_nodes for tensor in _tensors(self.env[node])]
         versions = [tensor._version for tensor in inputs]
-        flops_before = self.flops.get_total_flops()
+        flops_before = self.flops.total
         result = super().run_node(n)
         if n.op in ("get_attr", "output"):
             return result
@@ -75,7 +92,7 @@ class _Watcher(fx.Interpreter):
         for tensor, version in zip(inputs, versions, strict=True):
             if always or tensor._version != version:
                 self.written[_storage(tensor)] = len(self.nodes)
-        self.nodes.append((n, self.flops.get_total_flops() - flops_before))
+        self.nodes.append((n, self.flops.total - flops_before))
         return result
 
     def step(self, node: fx.Node, flops: int) -> Step:

@@ -130,10 +130,8 @@ class _Tracer(fx.Tracer):
         path = self._tensor_paths.get(id(attr_val)) if self.inside else None
         if path is None:
             return attr_val
-        if not isinstance(attr_val, nn.Parameter):
-            return self.create_proxy("get_attr", path, (), {})
-        known_shape = partial(ParameterProxy, self, name=path, param=attr_val)
-        return self.create_proxy("get_attr", path, (), {}, proxy_factory_fn=known_shape)
+        known = partial(_KnownShape, self, name=path, param=attr_val)
+        return self.create_proxy("get_attr", path, (), {}, proxy_factory_fn=known)
 
     def create_arg(self, a: Any) -> Any:
         if isinstance(a, torch.Tensor) and not self._has_name(a):
@@ -176,6 +174,14 @@ def _devices() -> tuple[str, ...]:
 def _modes() -> tuple[object, ...]:
     autocast = [(torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in _devices()]
     return (torch.is_grad_enabled(), *autocast)
+
+
+class _KnownShape(ParameterProxy):
+    """A parameter or buffer in traced code: its shape does not depend on the batch."""
+
+    def __init__(self, tracer: _Tracer, node: fx.Node, name: str, param: torch.Tensor) -> None:
+        fx.Proxy.__init__(self, node, tracer)
+        self.param, self.name = nn.Parameter(param, requires_grad=False), name
 
 
 class _TrainingFlag(fx.Proxy):
