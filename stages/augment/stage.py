@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+from pydantic import JsonValue
+
 from pipeline.artifacts import DataSpec
 from pipeline.backend import Backend, select
 from pipeline.context import Context
@@ -40,6 +42,16 @@ class Augment:
     def fingerprint(self, device: Device) -> Mapping[str, str]:
         """Return the state of the data set's files and the versions of what reads them."""
         return {"data": data_state(self.config.dataset), **vendor_versions()}
+
+    def fast_dev_run(self) -> Mapping[str, JsonValue]:
+        """Take two batches of each split."""
+        return {"limit_batches": 2, "calibration.samples": 16}
+
+    def foretell(self) -> DataSpec | None:
+        """Return what is known of the data before it was looked at."""
+        from stages.augment.foretold import foretell
+
+        return foretell(self.config)
 
     def run(self, ctx: Context) -> DataSpec:
         """Prepare the data set and leave its `DataSpec`."""
