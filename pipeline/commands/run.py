@@ -9,6 +9,7 @@ from pipeline.check import load_checked
 from pipeline.config import ChainConfig
 from pipeline.console import TerminalConsole, open_console
 from pipeline.errors import GateFailed
+from pipeline.fast_dev_run import load_shortened
 from pipeline.follow import follow, place_in
 from pipeline.plan import Range
 from pipeline.run_folder import RunFolder
@@ -17,8 +18,10 @@ from pipeline.runner import Runner
 
 def run(options: argparse.Namespace) -> int:
     """Run the wanted stages; a gate that fails is an exit code of its own."""
-    chain = load_checked(options.config, options.overrides)
-    wanted = Range(first=options.first, last=options.last, force=options.force)
+    load = load_shortened if options.fast_dev_run else load_checked
+    chain = load(options.config, options.overrides)
+    force = options.force or options.fast_dev_run
+    wanted = Range(first=options.first, last=options.last, force=force)
     return execute(chain, RunFolder(options.runs_dir / chain.settings.name), wanted)
 
 

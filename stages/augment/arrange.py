@@ -44,10 +44,20 @@ def choose_splits(
             labels, config.eval_share, config.split_seed, groups=contents
         )
         train, held_out = [pool[i] for i in first], [pool[i] for i in second]
+    if config.limit_batches is not None:
+        most = config.limit_batches * config.batch_size
+        train, held_out = (_limited(part, items, most, config) for part in (train, held_out))
     drawn = stratified_sample(
         [items[i].label for i in train], config.calibration.samples, config.calibration.seed
     )
     return {"train": train, "eval": held_out, "calibration": [train[i] for i in drawn]}
+
+
+def _limited(
+    part: Sequence[int], items: Sequence[Item], most: int, config: AugmentConfig
+) -> list[int]:
+    drawn = stratified_sample([items[i].label for i in part], most, config.split_seed)
+    return [part[i] for i in drawn]
 
 
 def choose_shape(config: AugmentConfig, findings: Sequence[Finding]) -> tuple[int, int, int]:

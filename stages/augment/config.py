@@ -185,6 +185,8 @@ class AugmentConfig(StageConfig):
     """Operations on training images; left out: a moderate choice, see the report."""
     eval: EvalOperations | None = None
     """Operations on eval, calibration and served images; left out: resize and crop the middle."""
+    limit_batches: int | None = Field(default=None, ge=1)
+    """At most so many batches of each split, classes in their shares; for trying things out."""
     calibration: CalibrationConfig = CalibrationConfig()
     """The split that INT8 ranges are measured on."""
     on_error: Literal["skip", "fail"] = "skip"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, cast
 
+from pydantic import JsonValue
+
 from pipeline.artifacts import Artifact, DataSpec, Deployment, ExportedModel
 from pipeline.backend import Backend, select
 from pipeline.context import Context
@@ -52,6 +54,15 @@ class Deploy:
     def run(self, ctx: Context) -> Deployment:
         """Write, start, verify, measure, describe."""
         return self._deliver(ctx, self.config)
+
+    def fast_dev_run(self) -> Mapping[str, JsonValue]:
+        """Serve and verify a few samples, and measure load for a moment, without promises."""
+        return {
+            "verify.samples": 8,
+            "load.seconds": 0.2,
+            "load.concurrency": [1],
+            "slo": {},
+        }
 
     def rehearse(self, ctx: Context) -> Deployment:
         """Serve two samples over every protocol, without load and manifests."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+from pydantic import JsonValue
+
 from pipeline.artifacts import DataSpec, ExportedModel, TrainedModel
 from pipeline.backend import Backend, named, select
 from pipeline.context import Context
@@ -69,6 +71,18 @@ class Export:
             if "auto" in self.config.backend_names and backend not in backends:
                 ctx.events.info(f"passed over {backend.name}: {backend.why_not(ctx.device)}")
         return export(self.config, backends, ctx)
+
+    def fast_dev_run(self) -> Mapping[str, JsonValue]:
+        """Build every variant, measure each for a moment, and let none be too inexact or slow."""
+        return {
+            "calibration.samples": 16,
+            "calibration.method": "minmax",
+            "max_drop": 100,
+            "min_agreement": 0,
+            "speed_tolerance": 1,
+            "latency.seconds": 0.1,
+            "latency.rounds": 1,
+        }
 
     def rehearse(self, ctx: Context) -> ExportedModel:
         """Build every variant from an untrained model, in seconds."""

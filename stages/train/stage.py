@@ -16,8 +16,8 @@ from pipeline.device import Device
 from pipeline.environment import installed_version
 from pipeline.errors import ConfigError, Problem
 from pipeline.files import sha256_file
-from pipeline.report.blocks import Block
 from pipeline.ranks import Place
+from pipeline.report.blocks import Block
 from stages.train.config import TrainConfig
 from stages.train.models.names import model_problem, optimizer_problem, weights_problem
 from stages.train.threads import resolve_threads
