@@ -24,8 +24,11 @@ from pipeline.report.blocks import (
     Table,
 )
 from stages.train.amp_check import AmpCheck
+from stages.train.efficiency import Efficiency
 from stages.train.evaluate import Evaluation
 from stages.train.loop import Loop
+from stages.train.profile import FOLDER, TRACE, read_operators
+from stages.train.stall import TOLERABLE
 
 _MATRIX_LIMIT = 40
 _PICTURES = 12
@@ -41,12 +44,14 @@ class Outcome:
     source: str
     """Where the chosen weights come from."""
     check: AmpCheck | None
+    efficiency: Efficiency | None
 
 
 def write_chapter(loop: Loop, outcome: Outcome) -> None:
     """Compose the chapter and leave it in the stage's folder."""
     trained = outcome.trained
     blocks: list[Block] = [_facts(loop, outcome), *_notes(loop, outcome), *_curves(loop)]
+    blocks += _operators(loop)
     blocks += [_confusion(trained, outcome.reference), *_gallery(loop, outcome)]
     section = Section(
         title="Training",
@@ -72,8 +77,16 @@ def _facts(loop: Loop, outcome: Outcome) -> Facts:
         ("Training time", f"{metrics['train_s']:.1f} s"),
         ("Speed", f"{metrics['images_per_s']:,.0f} img/s"),
         ("Input stall", f"{metrics['input_stall']:.1%} of training time"),
+        (
+            "Waited for input",
+            f"{metrics['input_wait_p50_ms']:.3g} ms or less in half of the steps, "
+            f"{metrics['input_wait_p99_ms']:.3g} ms in 99 %; {metrics['stalled_steps']:.1%} of "
+            f"steps waited for more than {TOLERABLE:.0%} of their time",
+        ),
         ("Peak memory", f"{metrics['peak_memory_mb']:,.0f} MiB"),
     ]
+    if outcome.efficiency is not None:
+        items.append(("Model FLOPs utilization", str(outcome.efficiency)))
     return Facts(title="Result", items=tuple(items))
 
 
@@ -116,6 +129,23 @@ def _curves(loop: Loop) -> list[Block]:
             y_label="rate",
             series=tuple(_series("rate", [(s, r) for s, r in rates])),
         ),
+    ]
+
+
+def _operators(loop: Loop) -> list[Block]:
+    found = read_operators(loop.ctx.dir / FOLDER)
+    if not found:
+        return []
+    rows = tuple(
+        (one.name, round(one.calls, 1), round(one.self_ms, 3), f"{one.share:.1%}") for one in found
+    )
+    return [
+        Table(
+            title="Slowest operators of a step",
+            columns=("operator", "calls", "own time, ms", "share"),
+            rows=rows,
+            caption=f"Recorded by torch's profiler; the trace is {FOLDER}/{TRACE}.",
+        )
     ]
 
 

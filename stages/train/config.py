@@ -160,6 +160,9 @@ class TrainConfig(StageConfig):
     """Micro-batches, pipeline stages, data replicas."""
     launch: LaunchConfig = LaunchConfig()
     """Processes and hosts that train together."""
+    profile: Annotated[int, Field(ge=1, le=100)] | Literal[False] = False
+    """Steps to record with torch's profiler, after three of warm-up: a trace for ui.perfetto.dev
+    beside the weights, and the slowest operators in the report."""
     rehearsal: bool = True
     """Send the untrained model through all later stages before the first epoch."""
     tensorboard: bool = True

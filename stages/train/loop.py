@@ -22,6 +22,7 @@ from stages.train.layout import Wish
 from stages.train.learner import Learner
 from stages.train.position import Epoch, Position
 from stages.train.precision import FP32, Precision
+from stages.train.profile import Profiler
 from stages.train.snapshot import restore, snapshot
 from stages.train.teller import Teller
 
@@ -40,6 +41,7 @@ class Loop:
     position: Position = field(default_factory=Position)
     best: Tensors = field(default_factory=dict)
     """The best weights so far, on the CPU; empty unless `weights: best`."""
+    profiler: Profiler | None = None
     _saved_at: float = 0.0
 
     def fit(self) -> None:
@@ -64,6 +66,8 @@ class Loop:
             self.position.batch += 1
             self.position.images += len(batch.targets) * self.learner.layout.shard[1]
             self.teller.step(self.learner, self.position)
+            if self.profiler is not None:
+                self.profiler.step()
             last = self.position.batch == len(self.train_loader)
             wish = Wish(save=self._checkpoint_is_due(), leave=self._time_is_up())
             wish = self.learner.layout.agree(wish, self.ctx.stop)
@@ -91,8 +95,7 @@ class Loop:
             if batch is None:
                 break
             yield batch
-            position.wait_s += given_at - asked_at
-            position.train_s += time.perf_counter() - asked_at
+            position.add_time(given_at - asked_at, time.perf_counter() - asked_at)
         if position.batch < steps:
             raise DataError(
                 f"train: the loader ended after {position.batch} of {steps} batches. "
@@ -108,6 +111,8 @@ class Loop:
             loss=learner.mean_loss,
             lr=learner.schedule.lr,
             images_per_s=position.images / max(position.train_s, 1e-9),
+            input_stall=position.input_stall,
+            stalled_steps=position.stalled_share,
         )
         wish = Wish(save=self._checkpoint_is_due(), leave=self._time_is_up())
         wish = learner.layout.agree(wish, self.ctx.stop)

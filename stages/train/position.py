@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TypeAlias
 
+from stages.train.stall import BUCKETS, TOLERABLE, bucket_of
+
 Plain: TypeAlias = "str | int | float | bool | list[Plain] | dict[str, Plain] | None"
 
 
@@ -25,6 +27,10 @@ class Epoch:
     ema_loss: float | None = None
     images_per_s: float = 0.0
     """0 when the epoch was resumed in its middle."""
+    input_stall: float = 0.0
+    """Share of the training time up to here that was spent waiting for the loader."""
+    stalled_steps: float = 0.0
+    """Share of the steps up to here that waited for more than a tolerable part of their time."""
 
 
 @dataclass(kw_only=True)
@@ -41,6 +47,10 @@ class Position:
     """Seconds of those spent waiting for the loader."""
     images: int = 0
     """Images learned in those seconds."""
+    waits: list[int] = field(default_factory=lambda: [0] * BUCKETS)
+    """Steps by how long they waited for the loader, in the buckets of `stall`."""
+    stalled: int = 0
+    """Steps that waited for more than a tolerable share of their time."""
     curve: list[tuple[int, float]] = field(default_factory=list)
     """(step, mean training loss since the point before)."""
     curve_sum: float = 0.0
@@ -54,6 +64,23 @@ class Position:
     best_loss: float = float("inf")
     best_name: str = ""
     """Where the best weights come from: ``epoch 3`` or ``EMA at epoch 3``."""
+
+    def add_time(self, wait_s: float, step_s: float) -> None:
+        """Add a step that took so long, waiting for the loader included."""
+        self.wait_s += wait_s
+        self.train_s += step_s
+        self.waits[bucket_of(wait_s)] += 1
+        self.stalled += wait_s > TOLERABLE * step_s
+
+    @property
+    def input_stall(self) -> float:
+        """Share of the training time that was spent waiting for the loader."""
+        return self.wait_s / max(self.train_s, 1e-9)
+
+    @property
+    def stalled_share(self) -> float:
+        """Share of the steps that waited too long."""
+        return self.stalled / max(sum(self.waits), 1)
 
     def end_epoch(self, row: Epoch) -> None:
         """File what an epoch measured and stand at the start of the next."""

@@ -7,15 +7,17 @@ from dataclasses import replace
 
 import torch
 
-from pipeline.artifacts import Gate, Hop, TrainedModel
+from pipeline.artifacts import DataSpec, Gate, Hop, TrainedModel
 from pipeline.device import Device
 from stages.train.amp_check import AmpCheck
 from stages.train.chapter import Outcome, write_chapter
 from stages.train.checkpoint import Tensors, save_weights
+from stages.train.efficiency import Efficiency, flops_per_image, measured_peak
 from stages.train.evaluate import Evaluation
 from stages.train.finetune import note_of
 from stages.train.loop import Loop
 from stages.train.precision import FP32
+from stages.train.stall import quantile_s
 
 
 def finish(draft: TrainedModel, loop: Loop, check: AmpCheck | None) -> TrainedModel:
@@ -38,10 +40,18 @@ def finish(draft: TrainedModel, loop: Loop, check: AmpCheck | None) -> TrainedMo
         "steps": float(learner.num_steps),
         "images_per_s": position.images / max(position.train_s, 1e-9),
         "train_s": position.train_s,
-        "input_stall": position.wait_s / max(position.train_s, 1e-9),
+        "input_stall": position.input_stall,
+        "stalled_steps": position.stalled_share,
+        "input_wait_p50_ms": quantile_s(position.waits, 0.5) * 1e3,
+        "input_wait_p99_ms": quantile_s(position.waits, 0.99) * 1e3,
         "peak_memory_mb": peak_memory_mb(ctx.device),
         "parameters": float(sum(p.numel() for p in learner.module.parameters())),
     }
+    efficiency = measure_efficiency(loop)
+    if efficiency is not None:
+        metrics["flops_per_image"] = efficiency.flops_per_image
+        metrics["peak_flops"] = efficiency.peak_flops
+        metrics["mfu"] = efficiency.mfu
     if check is not None:
         metrics["amp_difference"] = check.difference
     trained = replace(
@@ -54,9 +64,26 @@ def finish(draft: TrainedModel, loop: Loop, check: AmpCheck | None) -> TrainedMo
     if learner.layout.is_first:
         save_weights(weights, draft.weights, note_of(draft).as_metadata())
         reference.save(predictions)
-        outcome = Outcome(trained=trained, reference=reference, source=source, check=check)
+        outcome = Outcome(
+            trained=trained,
+            reference=reference,
+            source=source,
+            check=check,
+            efficiency=efficiency,
+        )
         write_chapter(loop, outcome)
     return trained
+
+
+def measure_efficiency(loop: Loop) -> Efficiency | None:
+    """Return how well the arithmetic units were used; None where the network cannot be counted."""
+    learner, position, spec = loop.learner, loop.position, loop.ctx.get(DataSpec)
+    flops = flops_per_image(learner.module, (spec.height, spec.width, spec.channels))
+    if flops is None:
+        return None
+    per_device = position.images / max(position.train_s, 1e-9) / learner.layout.shard[1]
+    peak = measured_peak(learner.precision, learner.device)
+    return Efficiency(flops_per_image=flops, peak_flops=peak, images_per_s=per_device)
 
 
 def choose_weights(loop: Loop) -> tuple[Tensors, str]:

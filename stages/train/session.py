@@ -35,13 +35,14 @@ from stages.train.loop import Loop
 from stages.train.models.classifier import ImageClassifier
 from stages.train.network import build_network
 from stages.train.precision import Precision, resolve_precision
+from stages.train.profile import FOLDER, Profiler
 from stages.train.reproducible import arithmetic, random_state_kept, reproducible
 from stages.train.result import finish
 from stages.train.teller import Teller
 from stages.train.threads import resolve_threads
 
 # Settings that leave the weights as they are: changing them does not make a checkpoint worthless.
-_NOT_IN_KEY = {"rehearsal", "tensorboard", "checkpoint", "max_time", *TrainConfig.means}
+_NOT_IN_KEY = {"rehearsal", "tensorboard", "checkpoint", "max_time", "profile", *TrainConfig.means}
 
 _CHECKED = 32
 """Images that are looked at before training; a batch of any size fits in memory by halving."""
@@ -163,10 +164,21 @@ def pipelined(
 
 
 def fit(loop: Loop) -> None:
-    """Run the loop from its newest checkpoint on, with TensorBoard where it is wanted."""
+    """Run the loop from its newest checkpoint on, with a profiler where it is wanted."""
     config, ctx = loop.config, loop.ctx
     if not loop.resume():
         loop.save()
+    if not config.profile or not loop.learner.layout.is_first:
+        fit_on_board(loop)
+        return
+    profiler = Profiler(ctx.dir / FOLDER, config.profile, ctx.device, ctx.events)
+    with closing(profiler) as loop.profiler:
+        fit_on_board(loop)
+
+
+def fit_on_board(loop: Loop) -> None:
+    """Run the loop, with TensorBoard where it is wanted."""
+    config, ctx = loop.config, loop.ctx
     if not config.tensorboard or not loop.learner.layout.is_first:
         loop.fit()
     elif not is_installed("tensorboard"):

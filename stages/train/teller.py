@@ -57,10 +57,9 @@ class Teller:
         if self._bar is None or not (is_last or now - self._shown_at > _REPORT_EVERY_S):
             return
         rate = position.images / max(position.train_s, 1e-9)
-        stall = position.wait_s / max(position.train_s, 1e-9)
         note = (
             f"epoch {position.epoch + 1}/{self.epochs} · loss {learner.mean_loss:.3f} · "
-            f"{rate:,.0f} img/s · input stall {stall:.0%}"
+            f"{rate:,.0f} img/s · input stall {position.input_stall:.0%}"
         )
         self._bar.advance(learner.num_steps - self._shown, note=note)  # negative after a rollback
         self._shown, self._shown_at = learner.num_steps, now
@@ -81,6 +80,7 @@ class Teller:
         self.events.emit(
             "epoch", epoch=row.epoch, step=row.step, loss=row.loss, lr=row.lr, top1=row.top1,
             eval_loss=row.eval_loss, ema_top1=row.ema_top1, images_per_s=row.images_per_s,
+            input_stall=row.input_stall, stalled_steps=row.stalled_steps,
         )  # fmt: skip
         for board in self.boards:
             board.epoch(row)
