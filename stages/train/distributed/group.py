@@ -119,7 +119,7 @@ def open_group(
             raise
         raise LostRank(
             f"{name}: the connection to another process was lost, which ended or did not answer "
-            f"for {timeout_s:.0f} s (parallel.timeout_s): {_first_line(error)}"
+            f"for {timeout_s:.0f} s (train.parallel.timeout_s): {_gist(error)}"
         ) from error
     finally:
         _leave()
@@ -132,8 +132,10 @@ def _is_loss(error: Exception) -> bool:
     return isinstance(error, dist.DistError) or any(sign in text for sign in signs)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+def _gist(error: Exception) -> str:
+    """Return what a library says about it, without where in its source and what to do."""
+    line = str(error).strip().partition("\n")[0]
+    return line.rpartition(".cc:")[2].partition("] ")[2].partition(" This is")[0] or line
 
 
 def _leave() -> None:

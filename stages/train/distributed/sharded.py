@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 def shard_network(network: nn.Module, mesh: DeviceMesh) -> None:
     """Replace every parameter by a shard, in place; names and the state dict's keys stay."""
     # Shards are cut from memory as it lies; channels last is left to the activations.
-    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    network.to(memory_format=torch.contiguous_format)
     for block in blocks_of(network):
         fully_shard(block, mesh=mesh, reshard_after_forward=True)
     # The root as well: what it keeps gathered would be stale once the shards move on.
