@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from pipeline.context import Context
 from pipeline.device import Device
 from pipeline.errors import ConfigError
+from pipeline.report.blocks import Block as ReportBlock
 from stages.train.config import TrainConfig
 from stages.train.gpipe.chain import Block, Chain
+from stages.train.gpipe.chapter import pipeline_blocks
+from stages.train.gpipe.comparison import compare_activations
 from stages.train.gpipe.devices import Devices
+from stages.train.gpipe.memory import MemoryMeter
 from stages.train.gpipe.pipeline_plan import PipelinePlan
 from stages.train.gpipe.planner import plan_pipeline
 from stages.train.gpipe.probe import probe
@@ -39,6 +44,15 @@ class Pipeline:
 
     plan: PipelinePlan
     gradients: Devices | Processes
+    meter: MemoryMeter
+    """Measures activations of the same network."""
+
+    def blocks(self) -> tuple[ReportBlock, ...]:
+        """Return what the report says: plan, the step measured last, memory; nothing before one."""
+        timeline = self.gradients.timeline
+        if not timeline.spans or timeline.makespan_s <= 0:
+            return ()
+        return pipeline_blocks(self.plan, timeline, compare_activations(self.plan, self.meter))
 
 
 def open_pipeline(
@@ -69,12 +83,10 @@ def open_pipeline(
     chain = _chain(module, images, parallel)
     repeats = -(-batch_size // len(images))
     example = images.repeat(repeats, *[1] * (images.dim() - 1))[:batch_size]
+    autocast = partial(precision.autocast, ctx.device)
+    meter = MemoryMeter(chain, example, autocast=autocast)
     plan = plan_pipeline(
-        parallel,
-        chain,
-        example,
-        weights=parameter_bytes(config),
-        autocast=lambda: precision.autocast(ctx.device),
+        parallel, chain, example, weights=parameter_bytes(config), autocast=autocast, meter=meter
     )
     piece = example[: max(plan.sizes)]
     schedule = plan.schedule
@@ -92,7 +104,7 @@ def open_pipeline(
         timeout_s=parallel.timeout_s,
     )
     _tell(plan, setup, ctx)
-    return Pipeline(plan, _engine(setup, parallel, ctx))
+    return Pipeline(plan, _engine(setup, parallel, ctx), meter)
 
 
 def _chain(module: ImageClassifier, images: torch.Tensor, parallel: ParallelConfig) -> Chain:
