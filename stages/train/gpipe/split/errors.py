@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ OBSTACLES = (
 )
 """What the code of a forward may raise when it is handed a symbol in place of a tensor."""
 
-_FOREIGN = (str(Path(torch.__file__).parent), str(Path(__file__).parent), sys.prefix + "/lib")
+_NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
 
 
 class CannotSplit(ConfigError):
@@ -59,8 +58,7 @@ class Obstacle:
 def _place(error: Exception) -> str:
     """Return ``file.py:12: `code` `` of the last line outside torch that led to an error."""
     frames = traceback.extract_tb(error.__traceback__)
-    torch_dir, own_dir = _FOREIGN[:2]
-    own = [f for f in frames if not f.filename.startswith((torch_dir, own_dir, "<"))]
+    own = [frame for frame in frames if not frame.filename.startswith(_NOT_THE_USERS)]
     if not own:
         return "an unknown line"
     return f"{Path(own[-1].filename).name}:{own[-1].lineno}: `{own[-1].line}`"
