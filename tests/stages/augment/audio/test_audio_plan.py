@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.augment.audio.features import AudioFeatures
@@ -20,6 +20,7 @@ def plan(*train: object) -> AudioPlan:
     return make_audio_plan(FEATURES, spec.train)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(NAMES), unique=True), st.sampled_from(NAMES), st.integers(0, 99))
 def test_one_operation_more_leaves_the_numbers_of_the_others_alone(
     names: list[str], more: str, seed: int
@@ -31,6 +32,7 @@ def test_one_operation_more_leaves_the_numbers_of_the_others_alone(
             assert np.array_equal(values, many[name])
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(NAMES), unique=True))
 def test_what_is_drawn_is_what_is_needed(names: list[str]) -> None:
     drawn = draw_audio(plan(*names), 3, (1,))
