@@ -51,7 +51,7 @@ def write_chapter(loop: Loop, outcome: Outcome) -> None:
     """Compose the chapter and leave it in the stage's folder."""
     trained = outcome.trained
     blocks: list[Block] = [_facts(loop, outcome), *_notes(loop, outcome), *_curves(loop)]
-    blocks += _operators(loop)
+    blocks += [*_operators(loop), *loop.told]
     blocks += [_confusion(trained, outcome.reference), *_gallery(loop, outcome)]
     section = Section(
         title="Training",

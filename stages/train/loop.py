@@ -14,6 +14,7 @@ import torch
 
 from pipeline.context import Context
 from pipeline.errors import DataError, Interrupted, StageFailed
+from pipeline.report.blocks import Block
 from stages.augment.loader import Batch, Loader
 from stages.train.checkpoint import CheckpointFolder, Tensors
 from stages.train.config import TrainConfig
@@ -42,6 +43,8 @@ class Loop:
     best: Tensors = field(default_factory=dict)
     """The best weights so far, on the CPU; empty unless `weights: best`."""
     profiler: Profiler | None = None
+    told: tuple[Block, ...] = ()
+    """What a pipeline adds to the chapter."""
     _saved_at: float = 0.0
 
     def fit(self) -> None:

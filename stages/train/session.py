@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -28,7 +29,6 @@ from stages.train.distributed.entrance import (
     share_of,
 )
 from stages.train.finetune import freeze_as_asked
-from stages.train.gradients import Gradients
 from stages.train.layout import Layout
 from stages.train.learner import build_learner, place_network
 from stages.train.loop import Loop
@@ -40,6 +40,9 @@ from stages.train.reproducible import arithmetic, random_state_kept, reproducibl
 from stages.train.result import finish
 from stages.train.teller import Teller
 from stages.train.threads import resolve_threads
+
+if TYPE_CHECKING:  # a run without a pipeline imports none of it
+    from stages.train.gpipe.open import Pipeline
 
 # Settings that leave the weights as they are: changing them does not make a checkpoint worthless.
 _NOT_IN_KEY = {"rehearsal", "tensorboard", "checkpoint", "max_time", "profile", *TrainConfig.means}
@@ -131,8 +134,9 @@ def _train_in(
         with pipelined(module, config, precision, ctx, images, batch_size) as pipeline:
             steps = len(train_loader)
             learner = build_learner(
-                module, config, precision, ctx.device, steps, layout, ctx.events, pipeline
-            )
+                module, config, precision, ctx.device, steps, layout, ctx.events,
+                pipeline.gradients if pipeline else None,
+            )  # fmt: skip
             learner.freezing = freeze_as_asked(module, config, ctx.events)
             if layout.shard[1] > 1:
                 learner.try_out(Batch(images, first.targets[:_CHECKED], first.index[:_CHECKED]))
@@ -140,6 +144,7 @@ def _train_in(
             loop = Loop(config, ctx, learner, train_loader, eval_loader, checkpoints, teller)
             with closing(learner.gradients):
                 fit(loop)
+                loop.told = pipeline.blocks() if pipeline else ()
         return finish(draft, loop, check)
 
 
@@ -151,7 +156,7 @@ def pipelined(
     ctx: Context,
     images: torch.Tensor,
     batch_size: int,
-) -> Iterator[Gradients | None]:
+) -> Iterator[Pipeline | None]:
     """Run the pipeline that the configuration asks for; None if it asks for none."""
     if not config.parallel.is_pipelined:
         yield None
@@ -160,7 +165,7 @@ def pipelined(
 
     pipeline = open_pipeline(module, config, precision, ctx, images, batch_size)
     with closing(pipeline.gradients):
-        yield pipeline.gradients
+        yield pipeline
 
 
 def fit(loop: Loop) -> None:
