@@ -28,6 +28,7 @@ from stages.train.efficiency import Efficiency
 from stages.train.evaluate import Evaluation
 from stages.train.loop import Loop
 from stages.train.profile import FOLDER, TRACE, read_operators
+from stages.train.rate_search import load_search
 from stages.train.stall import TOLERABLE
 
 _MATRIX_LIMIT = 40
@@ -51,6 +52,8 @@ def write_chapter(loop: Loop, outcome: Outcome) -> None:
     """Compose the chapter and leave it in the stage's folder."""
     trained = outcome.trained
     blocks: list[Block] = [_facts(loop, outcome), *_notes(loop, outcome), *_curves(loop)]
+    search = load_search(loop.ctx.dir)
+    blocks += [search.chart()] if search else []
     blocks += [*_operators(loop), *loop.told]
     blocks += [_confusion(trained, outcome.reference), *_gallery(loop, outcome)]
     section = Section(

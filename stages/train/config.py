@@ -18,8 +18,9 @@ class OptimizerConfig(StageConfig):
 
     name: str = "adamw"
     """Any of timm's: ``sgd`` (Nesterov), ``momentum``, ``adamw``, ``lamb``, ``lion``, ``muon``."""
-    lr: float = Field(default=1e-3, gt=0)
-    """Peak learning rate; the schedule scales it."""
+    lr: Annotated[float, Field(gt=0)] | Literal["auto"] = 1e-3
+    """Peak learning rate; the schedule scales it. ``auto`` searches one in up to 100 steps of a
+    copy of the network, and shows the curve in the report."""
     weight_decay: float = Field(default=0.01, ge=0)
     """Applied to matrices and kernels, not to biases and norms."""
     layer_decay: float | None = Field(default=None, gt=0, lt=1)
@@ -179,6 +180,11 @@ class TrainConfig(StageConfig):
             raise ValueError(
                 f"freeze: works on whole networks, and parallel.pipeline is "
                 f"{self.parallel.pipeline!r}. Set parallel.pipeline: 1, or freeze: false."
+            )
+        if self.optimizer.lr == "auto" and (self.parallel.is_pipelined or self.launch.world > 1):
+            raise ValueError(
+                "optimizer.lr: 'auto' is searched by one process on one device. Search it so "
+                "(--until train), then write the rate that it reports."
             )
         if self.unfreeze_after is not None and self.freeze is False:
             raise ValueError(

@@ -29,6 +29,11 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.O
             f"stages.train.optimizer.name: '{config.name}' is no optimizer of timm. "
             f"Allowed: {', '.join(names)}.{nearest(config.name, names)}"
         )
+    if config.lr == "auto":
+        raise ConfigError(
+            "stages.train.optimizer.lr: 'auto' has to be searched before the optimizer is built, "
+            "by one process. Write a rate."
+        )
     takes = _parameters_of(config.name)
     settings: dict[str, Any] = {}
     if config.betas is not None:

@@ -36,12 +36,14 @@ from stages.train.models.classifier import ImageClassifier
 from stages.train.network import build_network
 from stages.train.precision import Precision, resolve_precision
 from stages.train.profile import FOLDER, Profiler
+from stages.train.rate_search import search_rate
 from stages.train.reproducible import arithmetic, random_state_kept, reproducible
 from stages.train.result import finish
 from stages.train.teller import Teller
 from stages.train.threads import resolve_threads
 
 if TYPE_CHECKING:  # a run without a pipeline imports none of it
+    from stages.train.distributed.open_staged import StagedPipeline
     from stages.train.gpipe.open import Pipeline
 
 # Settings that leave the weights as they are: changing them does not make a checkpoint worthless.
@@ -119,8 +121,8 @@ def _train_in(
     batch_size = share_of(spec.batch_size, layout.shard[1])
     eval_size = config.eval_batch_size or spec.batch_size
     with (
-        closing(_open(spec, "train", batch_size, ctx, layout)) as train_loader,
-        closing(_open(spec, "eval", eval_size, ctx, layout)) as eval_loader,
+        closing(_open(spec, "train", batch_size, ctx, layout.shard)) as train_loader,
+        closing(_open(spec, "eval", eval_size, ctx, layout.eval_shard)) as eval_loader,
     ):
         first = next(iter(eval_loader))
         images = first.images[:_CHECKED]
@@ -131,14 +133,16 @@ def _train_in(
             )
         place_network(module, config, ctx.device)
         check = sanity_check(module, images, precision, ctx) if layout.is_first else None
-        with pipelined(module, config, precision, ctx, images, batch_size) as pipeline:
+        if config.optimizer.lr == "auto" and layout.shard[1] == 1:
+            config = with_found_rate(module, config, precision, ctx, batch_size, layout)
+        with pipelined(module, config, precision, ctx, images, batch_size, layout) as pipeline:
             steps = len(train_loader)
             learner = build_learner(
                 module, config, precision, ctx.device, steps, layout, ctx.events,
                 pipeline.gradients if pipeline else None,
             )  # fmt: skip
             learner.freezing = freeze_as_asked(module, config, ctx.events)
-            if layout.shard[1] > 1:
+            if layout.shard[1] > 1 and layout.shard == layout.eval_shard:
                 learner.try_out(Batch(images, first.targets[:_CHECKED], first.index[:_CHECKED]))
             teller = Teller(ctx.events, config.epochs, steps)
             loop = Loop(config, ctx, learner, train_loader, eval_loader, checkpoints, teller)
@@ -146,6 +150,27 @@ def _train_in(
                 fit(loop)
                 loop.told = pipeline.blocks() if pipeline else ()
         return finish(draft, loop, check)
+
+
+def with_found_rate(
+    module: ImageClassifier,
+    config: TrainConfig,
+    precision: Precision,
+    ctx: Context,
+    batch_size: int,
+    layout: Layout,
+) -> TrainConfig:
+    """Search the learning rate and return the configuration with it."""
+    with closing(_open(ctx.get(DataSpec), "train", batch_size, ctx, layout.shard)) as loader:
+        found = search_rate(module, config, precision, loader, ctx)
+    ctx.events.info(
+        f"optimizer.lr: auto takes {found.rate:.2g}, where the loss fell fastest in a search over "
+        f"{len(found.rates)} steps"
+    )
+    ctx.events.emit("rate search", rate=found.rate, steps=len(found.rates))
+    return config.model_copy(
+        update={"optimizer": config.optimizer.model_copy(update={"lr": found.rate})}
+    )
 
 
 @contextmanager
@@ -156,10 +181,18 @@ def pipelined(
     ctx: Context,
     images: torch.Tensor,
     batch_size: int,
-) -> Iterator[Pipeline | None]:
+    layout: Layout,
+) -> Iterator[Pipeline | StagedPipeline | None]:
     """Run the pipeline that the configuration asks for; None if it asks for none."""
     if not config.parallel.is_pipelined:
         yield None
+        return
+    if layout.shard != layout.eval_shard:
+        from stages.train.distributed.open_staged import open_staged
+        from stages.train.distributed.staged import Staged
+
+        assert isinstance(layout, Staged)
+        yield open_staged(module, config, precision, ctx, images, batch_size, layout)
         return
     from stages.train.gpipe.open import open_pipeline
 
@@ -243,7 +276,7 @@ def run_key(config: TrainConfig, spec: DataSpec, ctx: Context) -> str:
 
 
 def _open(
-    spec: DataSpec, split: SplitName, batch_size: int, ctx: Context, layout: Layout
+    spec: DataSpec, split: SplitName, batch_size: int, ctx: Context, shard: tuple[int, int]
 ) -> Loader:
     def warn(name: str, reason: str) -> None:
         ctx.events.warning(f"{split}: '{name}' is damaged ({reason}); it is left out.")
@@ -254,6 +287,6 @@ def _open(
         batch_size=batch_size,
         device=ctx.device,
         seed=ctx.seed,
-        shard=layout.shard,
+        shard=shard,
         on_bad_file=warn,
     )
