@@ -76,7 +76,9 @@ def finish(draft: TrainedModel, loop: Loop, check: AmpCheck | None) -> TrainedMo
 
 
 def measure_efficiency(loop: Loop) -> Efficiency | None:
-    """Return how well the arithmetic units were used; None where the network cannot be counted."""
+    """Return how well one device's arithmetic units were used; None where that is not known."""
+    if loop.config.parallel.is_pipelined:
+        return None  # a device computes a part of the network
     learner, position, spec = loop.learner, loop.position, loop.ctx.get(DataSpec)
     flops = flops_per_image(learner.module, (spec.height, spec.width, spec.channels))
     if flops is None:
