@@ -61,6 +61,8 @@ class Cell:
 
     blocks: tuple[Block, ...]
     plan: CellPlan
+    place: torch.device
+    """Where the blocks are."""
     finish: Finish | None = None
     """For the last stage, whose output is the loss."""
     _alive: dict[int, _Alive] = field(default_factory=dict)
@@ -68,7 +70,6 @@ class Cell:
 
     def __post_init__(self) -> None:
         self._norms = DeferredNorms(block.module for block in self.blocks)
-        self._place = torch.device(str(self.plan.device))
         self._keeps_input = not overwrites_input(self.plan.traits)
 
     @contextmanager
@@ -153,7 +154,7 @@ class Cell:
         if not plan.traits[number].draws:
             return block(carry)
         stream = key(plan.seed, step=self._step, micro_batch=m, block=plan.first_block + number)
-        with keyed(self._place, stream):
+        with keyed(self.place, stream):
             return block(carry)
 
     def _leaves(self, carry: Carry, *, inner: bool = False) -> Carry:

@@ -12,17 +12,18 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
 
 from pipeline.errors import DlpipeError, StageFailed
-from stages.augment.loader import Batch
+from stages.augment.loader import Batch, Mix
 from stages.train.gpipe.cell import Cell, Grads
 from stages.train.gpipe.chain import Carry
 from stages.train.gpipe.courier import cpu_seconds_of, empty_stamps, timeline_of, work_off
 from stages.train.gpipe.randomness import generators_kept
+from stages.train.gpipe.replicas import Replica
 from stages.train.gpipe.setup import Loss, Setup
 from stages.train.gpipe.stream import Link, Parcel, link
 from stages.train.gpipe.timeline import Timeline
@@ -89,14 +90,33 @@ class _QueueCourier:
 class Devices:
     """Computes gradients with one thread a stage."""
 
-    def __init__(self, setup: Setup, devices: Sequence[torch.device]) -> None:
+    def __init__(
+        self, setup: Setup, devices: Sequence[torch.device], *, replicate: bool = False
+    ) -> None:
+        """Start the threads.
+
+        Args:
+            setup: the pipeline; its network is on the first device.
+            devices: one for each stage.
+            replicate: work with copies of the blocks even on the first device.
+        """
         self.setup, self._devices = setup, devices
         stages = range(setup.stages)
         self._loss = Loss(setup.label_smoothing)
         self._works = [setup.works(stage) for stage in stages]
         self._stamps = [empty_stamps(len(works)) for works in self._works]
+        self._replicas = {
+            k: Replica(setup.blocks(k), devices[k])
+            for k in stages
+            if replicate or devices[k] != devices[0]
+        }
         self._cells = [
-            Cell(setup.blocks(k), setup.cell_plan(k), self._loss if k == stages[-1] else None)
+            Cell(
+                self._replicas[k].blocks if k in self._replicas else setup.blocks(k),
+                setup.cell_plan(k),
+                devices[k],
+                self._loss if k == stages[-1] else None,
+            )
             for k in stages
         ]
         self._steps: list[queue.SimpleQueue[int | None]] = [queue.SimpleQueue() for _ in stages]
@@ -116,9 +136,12 @@ class Devices:
             ConfigError: the batch has fewer samples than there are micro-batches.
             StageFailed: a stage failed, or kept its neighbours waiting for too long.
         """
-        pieces, last = split_batch(batch, self.setup.micro_batches), self.setup.stages - 1
+        last, home = self.setup.stages - 1, self._devices[0]
+        pieces = split_batch(_with_labels_on(self._devices[last], batch), self.setup.micro_batches)
         self._loss.begin(pieces, scaler)
         self._couriers[0].pieces = pieces
+        for replica in self._replicas.values():
+            replica.fetch()
         with generators_kept(set(self._devices)):
             for steps in self._steps[:-1]:
                 steps.put(step)
@@ -127,7 +150,9 @@ class Devices:
         if errors:
             self._connect()  # what is left in the queues belongs to this step
             self._raise(errors)
-        return self._loss.total
+        for replica in self._replicas.values():
+            replica.hand_in()
+        return self._loss.total.to(home, non_blocking=True)
 
     @property
     def timeline(self) -> Timeline:
@@ -201,3 +226,11 @@ class Devices:
             f"train: {self.setup.name(stage)} of the pipeline failed: {type(error).__name__}: "
             f"{error}. The same command resumes from the last checkpoint."
         ) from error
+
+
+def _with_labels_on(device: torch.device, batch: Batch) -> Batch:
+    """Return the batch with its labels where the loss is; images stay."""
+    mix = batch.mix
+    if mix is not None:
+        mix = Mix(mix.partner.to(device), mix.weight.to(device))
+    return replace(batch, targets=batch.targets.to(device), mix=mix)

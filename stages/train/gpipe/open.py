@@ -79,8 +79,8 @@ def open_pipeline(
         StageFailed: a process did not start.
     """
     parallel = config.parallel
-    _check(config, ctx.device)
-    chain = _chain(module, images, parallel)
+    check_engine(config, ctx.device)
+    chain = open_chain(module, images, parallel)
     repeats = -(-batch_size // len(images))
     example = images.repeat(repeats, *[1] * (images.dim() - 1))[:batch_size]
     autocast = partial(precision.autocast, ctx.device)
@@ -107,7 +107,12 @@ def open_pipeline(
     return Pipeline(plan, _engine(setup, parallel, ctx), meter)
 
 
-def _chain(module: ImageClassifier, images: torch.Tensor, parallel: ParallelConfig) -> Chain:
+def open_chain(module: ImageClassifier, images: torch.Tensor, parallel: ParallelConfig) -> Chain:
+    """Split a network into blocks; one stage does without.
+
+    Raises:
+        CannotSplit: there is no place to cut the network.
+    """
     try:
         return split(module, images[:_EXAMPLES])
     except CannotSplit:
@@ -116,7 +121,12 @@ def _chain(module: ImageClassifier, images: torch.Tensor, parallel: ParallelConf
         return Chain((Block("all", module),))  # one stage has no cuts
 
 
-def _check(config: TrainConfig, device: Device) -> None:
+def check_engine(config: TrainConfig, device: Device) -> None:
+    """Check that the engine fits the other settings and the machine.
+
+    Raises:
+        ConfigError: it does not.
+    """
     parallel = config.parallel
     if config.compile:
         raise ConfigError(
@@ -133,6 +143,11 @@ def _check(config: TrainConfig, device: Device) -> None:
             f"{WHERE}.engine: 'distributed' runs in processes that torchrun or launch starts, and "
             "this is none. Start it with torchrun --nproc-per-node N -m pipeline run FILE, set "
             "launch: {processes: N}, or use engine: auto."
+        )
+    if parallel.engine == "distributed":
+        raise ConfigError(
+            f"{WHERE}.engine: 'distributed' has no pipeline to offer yet: each process trains a "
+            "whole network. Use engine: processes (CPUs) or devices (GPUs) for stages on one host."
         )
 
 

@@ -57,7 +57,9 @@ class Processes:
         self._board = Board([len(works) for works in self._works])
         self._shared = SharedStages([setup.blocks(stage) for stage in range(last)])
         self._loss = Loss(setup.label_smoothing)
-        self._cell = Cell(setup.blocks(last), setup.cell_plan(last), self._loss)
+        self._cell = Cell(
+            setup.blocks(last), setup.cell_plan(last), torch.device("cpu"), self._loss
+        )
         self._modes: dict[int, Mode] = {}
         self._fits: tuple[torch.Size, torch.dtype] | None = None
         packed = [self._pack(stage) for stage in range(last)]

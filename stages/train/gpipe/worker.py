@@ -56,7 +56,9 @@ class Worker:
         }
         self._grads: list[torch.Tensor] = []
         self._unused: tuple[int, ...] | None = None
-        self._cell = Cell(unpack_blocks(build.blocks, self._tensors), build.plan)
+        self._cell = Cell(
+            unpack_blocks(build.blocks, self._tensors), build.plan, torch.device("cpu")
+        )
         bells = _receive_bells(build.plan.stage, control)
         self._courier = SlotCourier(bells, build.timeout_s, waits)
         self._courier.before_backward = self._clear_grads

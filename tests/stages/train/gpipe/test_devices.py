@@ -218,6 +218,28 @@ def test_a_batch_smaller_than_its_pieces_is_an_error_with_its_mend():
     engine.close()
 
 
+@pytest.mark.parametrize("name", ["conv", "dropout", "norm"])
+def test_replicas_of_stages_change_no_bit(name):
+    plain, copied, batch = make(name), make(name), batch_of(9, mixed=True)
+    engines = [
+        on_cpu(setup_of(plain, (0, 3, 8), 3)),
+        Devices(setup_of(copied, (0, 3, 8), 3), [torch.device("cpu")] * 2, replicate=True),
+    ]
+    results = []
+    for net, engine in zip((plain, copied), engines, strict=True):
+        for step in range(3):  # weights change, and a layer is frozen in the last step
+            net.zero_grad()
+            net[-1].requires_grad_(step < 2)
+            loss = engine.backward(batch, OFF, step)
+            with torch.no_grad():
+                for parameter in net.parameters():
+                    if parameter.grad is not None:
+                        parameter -= 0.1 * parameter.grad
+        engine.close()
+        results.append({"loss": loss} | dict(net.state_dict()))
+    assert_same_bits(*results)
+
+
 @pytest.mark.gpu
 def test_gradients_on_two_gpus_are_those_of_one_cpu():
     if torch.cuda.device_count() < 2:
@@ -225,11 +247,10 @@ def test_gradients_on_two_gpus_are_those_of_one_cpu():
     net, batch = make("conv"), batch_of(8)
     whole = twin(net)
     expected = learn(whole, WholeBatch(whole, FP32, CPU, 0.1), batch)
-    setup = setup_of(net, (0, 4, 8), 4)
+    setup = replace(setup_of(net, (0, 4, 8), 4), device=Device("cuda", 0))
+    net.cuda(0)
     devices = [torch.device("cuda", 0), torch.device("cuda", 1)]
-    for number, block in enumerate(net):
-        block.to(devices[number >= 4])
-    on_gpus = Batch(batch.images.cuda(0), batch.targets.cuda(1), batch.index)
-    found = learn(net, Devices(replace(setup, device=Device("cuda", 0)), devices), on_gpus)
+    on_gpu = Batch(batch.images.cuda(0), batch.targets.cuda(0), batch.index)
+    found = learn(net, Devices(setup, devices), on_gpu)
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name].cpu(), tensor, rtol=1e-3, atol=1e-4)
