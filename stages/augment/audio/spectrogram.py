@@ -23,7 +23,8 @@ class LogMel:
         """Return (N, H, W) in dB from the floor up, the lowest band first."""
         features = self.features
         half = features.window // 2
-        frames = F.pad(waves, (half, half)).unfold(1, features.window, features.hop)
+        padded = F.pad(waves, (half, features.window - half))
+        frames = padded.unfold(1, features.window, features.hop)
         spectrum = torch.fft.rfft(frames * self._window, n=features.fft)  # (N, W, lines)
         power = self._bands @ spectrum.abs().square().mT
         floor = 10 ** (features.floor_db / 10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from contextlib import closing
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
+from numpy.typing import NDArray
 from nvidia.dali import Pipeline
 
 from pipeline.artifacts import DataSpec
@@ -43,6 +46,12 @@ dali = pytest.mark.parametrize(
 )
 
 
+def wav(samples: NDArray[np.float64], rate: int) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate, format="WAV")
+    return buffer.getvalue()
+
+
 def train_images(spec: DataSpec, *, seed: int = 3) -> torch.Tensor:
     device = Device("cuda", 0) if spec.backend == "dali-gpu" else CPU
     with closing(open_loader(spec, "train", seed=seed, device=device)) as loader:
@@ -60,6 +69,29 @@ def test_backends_agree_to_one_step(make_clip_spec: MakeSpec, case: str, backend
     assert one.float().std() > 10
     assert difference.max() <= 1
     assert (difference > 0).float().mean() <= MOST_DIFFERING
+
+
+@pytest.mark.parametrize(
+    "audio",
+    [
+        {"sample_rate": 22_050, "window_ms": 24.99},
+        {"sample_rate": 11_025, "window_ms": 23.0, "hop_ms": 9.0, "low_hz": 90.0, "mels": 20},
+        {"sample_rate": 8_000, "floor_db": -60.0, "high_hz": 3_000.0, "mels": 16},
+    ],
+)
+def test_backends_agree_on_any_spectrogram(
+    make_clip_spec: MakeSpec, files: list[bytes], audio: dict[str, float]
+) -> None:
+    rng = np.random.default_rng(0)
+    others = [wav(0.2 * rng.standard_normal(n), 44_100) for n in (1, 2, 50, 132_300)]
+    one, other = (
+        preprocess_bytes(make_clip_spec(backend=name, **audio), [*files, *others])
+        for name in ("soundfile", "dali-cpu")
+    )
+    difference = np.abs(one.astype(int) - other.astype(int))
+    assert one.shape == other.shape
+    assert difference.max() <= 1
+    assert (difference > 0).mean() <= MOST_DIFFERING
 
 
 @pytest.mark.parametrize("backend", ["soundfile", "dali-cpu"])
