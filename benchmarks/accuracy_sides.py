@@ -28,6 +28,7 @@ from pipeline.events import Event, EventLog
 from stages.train.config import TrainConfig
 from stages.train.models.factory import build_model
 from stages.train.models.whitening import fit_to_images
+from stages.train.stage import Train
 
 NAIVE_BATCH, NAIVE_RATE = 64, 1e-3
 _EVAL_BATCH = 500
@@ -93,15 +94,22 @@ class _Epochs:
         self.points.append(Point(seconds=step * self.batch_size / speed, top1=top1))
 
 
-def ours(task: Task, seed: int) -> Curve:
-    """Run the train stage as the configuration says; the curve is of the weights it exports."""
-    which = "ema_top1" if task.config.weights == "ema" else "top1"
+def ours(task: Task, seed: int, num_epochs: int) -> Curve:
+    """Run the train stage as the configuration says; the curve is of the weights it exports.
+
+    Args:
+        task: the configuration and its data.
+        seed: of weights and order.
+        num_epochs: over which the schedule of the configuration is laid.
+    """
+    config = task.config.model_copy(update={"epochs": num_epochs})
+    which = "ema_top1" if config.weights == "ema" else "top1"
     epochs = _Epochs(which, task.spec.batch_size)
     with TemporaryDirectory(prefix="dlpipe-accuracy-") as folder:
         context = Context(
             dir=Path(folder), seed=seed, artifacts={DataSpec: task.spec}, events=EventLog((epochs,))
         )
-        task.entries["train"].build().run(context)
+        Train(config).run(context)
     return Curve(epochs.points)
 
 
