@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from benchmarks.command import conclude, make_parser, print_table, rates, rounds_of
-from benchmarks.language_model import Shape, chain_of, language_model, words_of
+from benchmarks.language_model import Layers, Shape, chain_of, language_model, words_of
 from benchmarks.machine import Watch
 from benchmarks.measure import Measured, Side, take_turns, timed
 from benchmarks.torch_pipeline import TorchPipeline
@@ -122,7 +122,7 @@ def sides(
     """Set up every side with the same weights and the same mini-batch."""
     batch = words_of(shape)
     setup = replace(plan(shape, micro_batches), schedule=schedule)
-    ours = nn.Sequential(*(block.module for block in setup.chain.blocks))
+    ours = Layers(*(block.module for block in setup.chain.blocks))
     pieces = language_model(shape)
     accumulation = MicroBatches(pieces, pieces, FP32, CPU, 0.0, micro_batches)
     theirs.prepare(micro_batches)

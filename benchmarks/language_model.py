@@ -1,4 +1,4 @@
-"""Language model: a small causal transformer as a chain of halves of blocks.
+"""Language model: a small causal transformer as a chain of its layers.
 
 Shapes: N sequences, T tokens, D width, V words of the vocabulary.
 """
@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from stages.augment.loader import Batch
-from stages.train.gpipe.chain import Block, Chain
+from stages.train.gpipe.chain import Block, Carry, Chain
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,39 +41,58 @@ class Embedding(nn.Module):
         return embedded
 
 
-class Attention(nn.Module):
-    """The first half of a block: causal self-attention beside the residual connection."""
+class Project(nn.Module):
+    """Queries, keys and values; the residual connection goes on beside them."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(shape.width)
+        self.linear = nn.Linear(shape.width, 3 * shape.width)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Map (N, T, D) to itself and (N, T, 3 D)."""
+        return x, self.linear(self.norm(x))
+
+
+class Attend(nn.Module):
+    """Causal self-attention."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.heads = shape.heads
-        self.norm = nn.LayerNorm(shape.width)
-        self.qkv = nn.Linear(shape.width, 3 * shape.width)
-        self.out = nn.Linear(shape.width, shape.width)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (N, T, D) to (N, T, D)."""
+    def forward(self, x: torch.Tensor, qkv: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Map (N, T, D) and (N, T, 3 D) to (N, T, D) twice."""
         n, t, d = x.shape
-        qkv = self.qkv(self.norm(x)).view(n, t, 3, self.heads, d // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.view(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
         mixed = scaled_dot_product_attention(q, k, v, is_causal=True)
-        result: torch.Tensor = x + self.out(mixed.transpose(1, 2).reshape(n, t, d))
-        return result
+        return x, mixed.transpose(1, 2).reshape(n, t, d)
 
 
-class Perceptron(nn.Module):
-    """The second half of a block."""
+class Widen(nn.Module):
+    """The first layer of the perceptron; the residual connection goes on beside it."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.LayerNorm(shape.width), nn.Linear(shape.width, 4 * shape.width), nn.GELU(),
-            nn.Linear(4 * shape.width, shape.width),
-        )  # fmt: skip
+            nn.LayerNorm(shape.width), nn.Linear(shape.width, 4 * shape.width), nn.GELU()
+        )
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (N, T, D) to (N, T, D)."""
-        result: torch.Tensor = x + self.layers(x)
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Map (N, T, D) to itself and (N, T, 4 D)."""
+        return x, self.layers(x)
+
+
+class Join(nn.Module):
+    """The last layer of an attention or perceptron, added to its residual connection."""
+
+    def __init__(self, shape: Shape, hidden: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(hidden, shape.width)
+
+    def forward(self, x: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """Map (N, T, D) and (N, T, hidden) to (N, T, D)."""
+        result: torch.Tensor = x + self.linear(hidden)
         return result
 
 
@@ -91,14 +110,28 @@ class Head(nn.Module):
         return logits.transpose(1, 2)
 
 
-def language_model(shape: Shape) -> nn.Sequential:
+class Layers(nn.Sequential):
+    """Layers one after the other, of which some take and return several tensors."""
+
+    def forward(self, *carry: torch.Tensor) -> torch.Tensor | Carry:
+        """Run all layers."""
+        result: torch.Tensor | Carry = carry
+        for layer in self:
+            result = layer(*result) if isinstance(result, tuple) else layer(result)
+        return result
+
+
+def language_model(shape: Shape) -> Layers:
     """Return the model, each time with the same weights."""
     torch.manual_seed(0)
-    halves = [half(shape) for _ in range(shape.blocks) for half in (Attention, Perceptron)]
-    return nn.Sequential(Embedding(shape), *halves, Head(shape)).train()
+    layers: list[nn.Module] = [Embedding(shape)]
+    for _ in range(shape.blocks):
+        layers += [Project(shape), Attend(shape), Join(shape, shape.width)]
+        layers += [Widen(shape), Join(shape, 4 * shape.width)]
+    return Layers(*layers, Head(shape)).train()
 
 
-def chain_of(model: nn.Sequential) -> Chain:
+def chain_of(model: Layers) -> Chain:
     """Return its layers as blocks."""
     return Chain(tuple(Block(name, layer) for name, layer in model.named_children()))
 

@@ -15,11 +15,10 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import nn
 from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
 from torch.nn.functional import cross_entropy
 
-from benchmarks.language_model import Shape, language_model, words_of
+from benchmarks.language_model import Layers, Shape, language_model, words_of
 
 _TIMEOUT = timedelta(minutes=10)
 
@@ -32,7 +31,7 @@ class Half:
             "gloo", init_method=f"file://{store}", rank=rank, world_size=2, timeout=_TIMEOUT
         )
         layers = list(language_model(shape))
-        self.module = nn.Sequential(*(layers[cut:] if rank else layers[:cut]))
+        self.module = Layers(*(layers[cut:] if rank else layers[:cut]))
         self._rank, self._batch = rank, words_of(shape)
 
     def prepare(self, micro_batches: int) -> None:
