@@ -24,6 +24,7 @@ from pipeline.report.blocks import (
     Table,
 )
 from stages.train.amp_check import AmpCheck
+from stages.train.batch_search import load_batch_search
 from stages.train.efficiency import Efficiency
 from stages.train.evaluate import Evaluation
 from stages.train.loop import Loop
@@ -54,6 +55,8 @@ def write_chapter(loop: Loop, outcome: Outcome) -> None:
     blocks: list[Block] = [_facts(loop, outcome), *_notes(loop, outcome), *_curves(loop)]
     search = load_search(loop.ctx.dir)
     blocks += [search.chart()] if search else []
+    sizes = load_batch_search(loop.ctx.dir)
+    blocks += [sizes.table()] if sizes else []
     blocks += [*_operators(loop), *loop.told]
     blocks += [_confusion(trained, outcome.reference), *_gallery(loop, outcome)]
     section = Section(

@@ -139,6 +139,9 @@ class TrainConfig(StageConfig):
     """Largest norm of the whole gradient; longer ones are scaled down."""
     eval_every: int = Field(default=1, ge=1)
     """Epochs between two evaluations; the last epoch is always evaluated."""
+    batch_size: Annotated[int, Field(ge=1, le=65536)] | Literal["auto"] | None = None
+    """Images of a mini-batch; None: the data set's. ``auto`` takes the smallest that is as fast as
+    any and fits in memory, measured on a copy of the network."""
     eval_batch_size: int | None = Field(default=None, ge=1)
     """Defaults to the training batch size."""
     channels_last: Literal["auto"] | bool = "auto"
@@ -181,11 +184,13 @@ class TrainConfig(StageConfig):
                 f"freeze: works on whole networks, and parallel.pipeline is "
                 f"{self.parallel.pipeline!r}. Set parallel.pipeline: 1, or freeze: false."
             )
-        if self.optimizer.lr == "auto" and (self.parallel.is_pipelined or self.launch.world > 1):
-            raise ValueError(
-                "optimizer.lr: 'auto' is searched by one process on one device. Search it so "
-                "(--until train), then write the rate that it reports."
-            )
+        searched = {"optimizer.lr": self.optimizer.lr, "batch_size": self.batch_size}
+        for key, value in searched.items():
+            if value == "auto" and (self.parallel.is_pipelined or self.launch.world > 1):
+                raise ValueError(
+                    f"{key}: 'auto' is searched by one process on one device. Search it so "
+                    "(--until train), then write the number that it reports."
+                )
         if self.unfreeze_after is not None and self.freeze is False:
             raise ValueError(
                 f"unfreeze_after: {self.unfreeze_after} has nothing to free, since freeze is "

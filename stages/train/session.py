@@ -19,6 +19,7 @@ from pipeline.ranks import place_from_environment
 from stages.augment.loader import Batch, Loader, SplitName, open_loader
 from stages.train.allocator import freed_memory_kept
 from stages.train.amp_check import AmpCheck, check_amp
+from stages.train.batch_search import batch_size_of
 from stages.train.checkpoint import CheckpointFolder, save_weights
 from stages.train.config import TrainConfig
 from stages.train.dead_taps import keep_dead_taps_in_fp32
@@ -63,8 +64,8 @@ def train(config: TrainConfig, ctx: Context) -> TrainedModel:
     """
     spec = ctx.get(DataSpec)
     launching = is_to_launch(config)
-    if launching:
-        share_of(spec.batch_size, config.launch.world)
+    if launching and config.batch_size != "auto":
+        share_of(config.batch_size or spec.batch_size, config.launch.world)
     precision = resolve_precision(config.precision, ctx.device)
     switches = reproducible(
         ctx.device,
@@ -118,8 +119,9 @@ def _train_in(
     if precision.warning:
         ctx.events.warning(precision.warning)
     spec = ctx.get(DataSpec)
-    batch_size = share_of(spec.batch_size, layout.shard[1])
-    eval_size = config.eval_batch_size or spec.batch_size
+    whole = batch_size_of(module, config, spec, precision, ctx, layout.shard[1])
+    batch_size = share_of(whole, layout.shard[1])
+    eval_size = config.eval_batch_size or whole
     with (
         closing(_open(spec, "train", batch_size, ctx, layout.shard)) as train_loader,
         closing(_open(spec, "eval", eval_size, ctx, layout.eval_shard)) as eval_loader,
