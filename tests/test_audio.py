@@ -76,7 +76,12 @@ def test_what_is_served_for_files_is_what_was_measured_offline(finished: Path) -
 def test_the_damaged_clip_is_named_and_the_report_shows_spectrograms(finished: Path) -> None:
     assert "broken.wav" in (finished / "augment" / "damaged.json").read_text()
     html = (finished / "report.html").read_text(encoding="utf-8")
-    for word in ("Spectrograms of training clips", "Clips by class and split", "44,100 Hz"):
+    for word in (
+        "Spectrograms of training clips",
+        "Clips by class and split",
+        "44,100 Hz",
+        "clip.wav",
+    ):
         assert word in html
 
 

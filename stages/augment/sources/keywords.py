@@ -131,7 +131,7 @@ def speak(word: tuple[Phone, ...], voice: Voice, rng: np.random.Generator) -> ND
     breath = rng.standard_normal(length) * 0.1
     spoken = _filter(pulses, buzz) + _filter(breath, noise + voice.breath * buzz)
     spoken *= 10 ** (rng.uniform(-16, -4) / 20) / max(1e-9, float(np.abs(spoken).max()))
-    clip = _room(rng) * float(np.sqrt(np.mean(spoken**2))) * 10 ** (-rng.uniform(-5, 20) / 20)
+    clip = _room(rng) * float(np.sqrt(np.mean(spoken**2))) * 10 ** (-rng.uniform(-8, 16) / 20)
     spoken = spoken[:NUM_SAMPLES]
     start = int(rng.integers(0, NUM_SAMPLES - len(spoken) + 1))
     clip[start : start + len(spoken)] += spoken
@@ -174,13 +174,14 @@ def _envelopes(
 def _filter(source: NDArray[np.float64], gain: NDArray[np.float64]) -> NDArray[np.float64]:
     """Shape a source by a gain that changes from frame to frame, by overlap-add."""
     window = np.hanning(_FRAME + 1)[:-1]
-    starts = np.arange(len(gain)) * _HOP
-    pieces = source[starts[:, None] + np.arange(_FRAME)] * window
+    frames, parts = len(gain), _FRAME // _HOP
+    pieces = np.lib.stride_tricks.sliding_window_view(source, _FRAME)[::_HOP] * window
     shaped = np.fft.irfft(np.fft.rfft(pieces) * gain, n=_FRAME) * window
-    result = np.zeros_like(source)
-    for start, piece in zip(starts, shaped, strict=True):
-        result[start : start + _FRAME] += piece
-    return result
+    by_hop = shaped.reshape(frames, parts, _HOP)
+    result = np.zeros((frames + parts - 1, _HOP))
+    for part in range(parts):
+        result[part : part + frames] += by_hop[:, part]
+    return result.reshape(-1)
 
 
 def _room(rng: np.random.Generator) -> NDArray[np.float64]:
