@@ -22,6 +22,9 @@ from stages.train.models.classifier import ImageClassifier
 from stages.train.reproducible import RandomState, capture_random_state
 
 Tensors = dict[str, torch.Tensor]
+Value = torch.Tensor | int | float | bool | None
+Remembered = dict[str, dict[str, Value]]
+"""What an optimizer remembers, by parameter and by its own word: ``exp_avg``, ``step``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,11 @@ class Layout(Protocol):
     @property
     def shard(self) -> tuple[int, int]:
         """(rank, world) of the data: which samples are this process's own."""
+        ...
+
+    @property
+    def eval_shard(self) -> tuple[int, int]:
+        """(rank, world) of evaluation, in which every process takes part."""
         ...
 
     @property
@@ -83,8 +91,20 @@ class Layout(Protocol):
         """Return a whole tensor on the device of another and, if it is a shard, as a shard."""
         ...
 
+    def is_own(self, name: str) -> bool:
+        """Tell whether this process trains a parameter, by its name in the network."""
+        ...
+
     def whole(self, tensors: Tensors) -> Tensors:
         """Return tensors without shards (collective)."""
+        ...
+
+    def merged(self, states: Remembered) -> Remembered:
+        """Return what optimizers remember of all parameters, whoever trains them (collective)."""
+        ...
+
+    def norm_of_all(self, norm: torch.Tensor) -> torch.Tensor:
+        """Return the norm of the whole gradient from that of this process's part (collective)."""
         ...
 
     def kept(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -128,6 +148,7 @@ class Alone:
     """One process: nothing to spread, nobody to ask."""
 
     shard = (0, 1)
+    eval_shard = (0, 1)
     is_first = True
     is_sharded = False
 
@@ -149,9 +170,21 @@ class Alone:
         """Return the tensor as it is."""
         return whole
 
+    def is_own(self, name: str) -> bool:
+        """All are."""
+        return True
+
     def whole(self, tensors: Tensors) -> Tensors:
         """Return the tensors as they are."""
         return tensors
+
+    def merged(self, states: Remembered) -> Remembered:
+        """Return them as they are."""
+        return states
+
+    def norm_of_all(self, norm: torch.Tensor) -> torch.Tensor:
+        """Return the norm."""
+        return norm
 
     def kept(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return a copy on the CPU."""

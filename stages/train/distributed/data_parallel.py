@@ -22,7 +22,7 @@ from stages.train.distributed.group import Group
 from stages.train.distributed.joined import Joined, persistent_buffers, share_buffers
 from stages.train.distributed.sharded import own_part, shard_network, sharded_like, unsharded
 from stages.train.gradients import Forward, Gradients
-from stages.train.layout import Tensors, Wish
+from stages.train.layout import Remembered, Tensors, Wish
 from stages.train.models.classifier import ImageClassifier
 from stages.train.reproducible import RandomState, capture_random_state
 
@@ -39,6 +39,11 @@ class DataParallel:
     def shard(self) -> tuple[int, int]:
         """(rank, world) of the data."""
         return self.group.mesh.get_local_rank("data"), self.group.mesh["data"].size()
+
+    @property
+    def eval_shard(self) -> tuple[int, int]:
+        """(rank, world) of evaluation."""
+        return self.shard
 
     @property
     def is_first(self) -> bool:
@@ -82,6 +87,18 @@ class DataParallel:
     def placed(self, whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         """Return a whole tensor on the device of another and, if it is a shard, as a shard."""
         return sharded_like(whole, like)
+
+    def is_own(self, name: str) -> bool:
+        """All are, or a shard of each."""
+        return True
+
+    def merged(self, states: Remembered) -> Remembered:
+        """Return them as they are: all ranks remember the same."""
+        return states
+
+    def norm_of_all(self, norm: torch.Tensor) -> torch.Tensor:
+        """Return the norm: gradients are whole, or shards that know of each other."""
+        return norm
 
     def whole(self, tensors: Tensors) -> Tensors:
         """Return tensors without shards."""
