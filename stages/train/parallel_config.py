@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import ByteSize, Field, model_validator
 
 from pipeline.stage import StageConfig
+from stages.train.kubernetes_config import ClusterConfig
 
 Auto = Literal["auto"]
 
@@ -92,6 +93,10 @@ class LaunchConfig(StageConfig):
     """How often the processes are started again from the last checkpoint when one of them dies."""
     backend: Literal["auto", "gloo", "nccl"] = "auto"
     """What carries tensors between processes; ``auto``: NCCL on GPUs, gloo else."""
+
+    kubernetes: ClusterConfig | None = None
+    """A cluster to write manifests for (``python -m stages.train.kubernetes FILE``); there,
+    `hosts` counts for nothing, `kubernetes.nodes` does."""
 
     @property
     def world(self) -> int:

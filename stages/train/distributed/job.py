@@ -73,10 +73,12 @@ class Job:
         config = TrainConfig.model_validate_json(json.dumps(document["config"]))
         return config, ctx, str(document["id"])
 
-    def say_where(self, rank: int, pid: int, host: int) -> None:
-        """Note which process on which host a rank is."""
+    def enter(self, rank: int, pid: int, host: int) -> int:
+        """Note which process on which host a rank is; return how often it was there before."""
         path = self.folder / f"worker-{rank}.json"
-        write_atomic(path, json.dumps({"pid": pid, "host": host}))
+        before = json.loads(path.read_text())["starts"] if path.is_file() else 0
+        write_atomic(path, json.dumps({"pid": pid, "host": host, "starts": before + 1}))
+        return int(before)
 
     def pids_on(self, host: int) -> list[int]:
         """Return the processes on a host, by rank."""

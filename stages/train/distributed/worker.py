@@ -40,17 +40,20 @@ def main() -> None:
     from stages.train.session import train
 
     job, host = Job(Path(sys.argv[1])), int(sys.argv[2])
-    rank, restarts = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+    rank = int(os.environ["RANK"])
     config, ctx, _ = job.read()
     listener: Listener = EventFile(job.folder / f"events-{rank}.jsonl")
     if rank:
         listener = _WarningsOf(f"rank {rank} on {socket.gethostname()}", listener)
     ctx = replace(ctx, events=EventLog((listener,)), stop=StopFlag())
-    if restarts:
-        ctx.events.emit("restart", count=restarts, limit=config.launch.max_restarts)
     try:
         with catch_signals(ctx.stop):
-            job.say_where(rank, os.getpid(), host)
+            restarts = job.enter(rank, os.getpid(), host)
+            if restarts and rank == 0:
+                ctx.events.emit("restart", count=restarts)
+                ctx.events.warning(
+                    f"restart {restarts}: all processes go on from the last checkpoint"
+                )
             trained = train(config, ctx)
         if rank == 0:
             job.result.mkdir(exist_ok=True)
