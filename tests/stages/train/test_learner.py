@@ -87,6 +87,29 @@ def test_a_scaler_that_overflows_skips_the_step_and_lowers_its_scale(batch: Batc
     assert all(value.isfinite().all() for value in state_of(learner).values())
 
 
+def test_a_scale_grows_after_enough_good_steps_and_counts_anew_after_an_overflow(batch: Batch):
+    learner = learner_of("fp16")
+    learner.scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=3)
+    scales = []
+    for step in range(9):
+        mend = spoil(learner, float("inf")) if step == 4 else lambda: None
+        learner.step(batch)
+        mend()
+        scales.append(learner.scaler.get_scale())
+    assert scales == [8, 8, 16, 16, 8, 8, 8, 16, 16]
+
+
+def test_a_skipped_fp16_step_leaves_the_average_where_the_weights_are(batch: Batch):
+    learner = learner_of("fp16", ema={"decay": 0.5, "warmup": False})
+    assert learner.ema is not None
+    learner.step(batch)  # starts the average at the weights
+    learner.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    learner.step(batch)
+    averaged = learner.ema.module.state_dict()
+    for name, value in learner.module.state_dict().items():
+        torch.testing.assert_close(averaged[name], value)
+
+
 def test_a_scale_that_fell_to_nothing_is_a_fault(batch: Batch):
     learner = learner_of("fp16")
     learner.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**-40)
