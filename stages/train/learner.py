@@ -106,12 +106,14 @@ class Learner:
         self.scaler.unscale_(self.optimizer)
         watched = [weight.grad for weight in self._weights if weight.grad is not None]
         if self.grad_clip is not None:
-            norm = get_total_norm(watched)
+            norm = self.layout.norm_of_all(get_total_norm(watched))
             clip_grads_with_norm_(self._weights, self.grad_clip, norm)
             watched = [norm]
         if self.scaler.is_enabled():
             mark_if_bad(flag, [loss])
             overflows = self.scaler._found_inf_per_device(self.optimizer).values()
+            for overflow in overflows:
+                self.layout.share(overflow)
             bad = torch.stack([flag, *overflows]).sum()
             self.scaler.step(self.optimizer)  # unless there was an overflow
             self.scaler.update()

@@ -7,16 +7,13 @@ from typing import TypedDict
 import torch
 from torch import nn
 
-from stages.train.layout import Layout
-
-Value = torch.Tensor | int | float | bool | None
+from stages.train.layout import Layout, Remembered, Value
 
 
 class OptimizerState(TypedDict):
     """What an optimizer remembers; ``weights_only=True`` loads it."""
 
-    state: dict[str, dict[str, Value]]
-    """By parameter and the optimizer's own word: ``exp_avg``, ``step``."""
+    state: Remembered
     groups: list[dict[str, object]]
     """The settings of each parameter group; ``params`` holds names."""
 
@@ -26,17 +23,17 @@ def save_optimizer(
 ) -> OptimizerState:
     """Return the state of an optimizer over a module's parameters (collective)."""
     names = {id(parameter): name for name, parameter in module.named_parameters()}
-    state: dict[str, dict[str, Value]] = {}
+    state: Remembered = {}
     groups = []
     for group in optimizer.param_groups:
         settings = {key: value for key, value in group.items() if key != "params"}
         groups.append({**settings, "params": [names[id(p)] for p in group["params"]]})
         for parameter in group["params"]:
             own = optimizer.state.get(parameter)
-            if own:
+            if own and layout.is_own(names[id(parameter)]):
                 tensors = {k: v for k, v in own.items() if isinstance(v, torch.Tensor)}
                 state[names[id(parameter)]] = {**own, **layout.whole(tensors)}
-    return {"state": state, "groups": groups}
+    return {"state": layout.merged(state), "groups": groups}
 
 
 def load_optimizer(
@@ -48,6 +45,7 @@ def load_optimizer(
     state = {
         numbers[name]: {key: _placed(value, parameters[name], layout) for key, value in own.items()}
         for name, own in saved["state"].items()
+        if layout.is_own(name)
     }
     groups = [
         {**group, "params": [numbers[str(name)] for name in _names(group)]}

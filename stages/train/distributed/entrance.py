@@ -15,6 +15,7 @@ from pipeline.errors import ConfigError
 from pipeline.ranks import place_from_environment
 from stages.train.config import TrainConfig
 from stages.train.layout import ALONE, Layout
+from stages.train.parallel_config import ParallelConfig
 from stages.train.precision import Precision
 from stages.train.reproducible import seed_all
 
@@ -36,8 +37,10 @@ def open_layout(
         return
     from stages.train.distributed.data_parallel import DataParallel
     from stages.train.distributed.group import open_group
+    from stages.train.distributed.staged import Staged
 
     parallel = config.parallel
+    stages = stages_over_ranks(parallel)
     if parallel.data == "fsdp" and precision.name == "fp16":
         raise ConfigError(
             "stages.train.parallel.data: 'fsdp' does not go with precision fp16: the loss scale is "
@@ -46,17 +49,43 @@ def open_layout(
         )
     ctx.call()
     with open_group(
-        ctx.device, backend=config.launch.backend, timeout_s=parallel.timeout_s
+        ctx.device, backend=config.launch.backend, stages=stages, timeout_s=parallel.timeout_s
     ) as group:
-        layout = DataParallel(group, is_sharded=parallel.data == "fsdp")
-        rank, world = layout.shard
-        ctx.events.info(
-            f"{world} processes train together by {'FSDP2' if layout.is_sharded else 'DDP'} over "
-            f"{group.carrier}"
+        layout = (
+            DataParallel(group, is_sharded=parallel.data == "fsdp")
+            if stages == 1
+            else Staged(group, is_sharded=False)
         )
+        rank, world = layout.shard
+        how = "FSDP2" if layout.is_sharded else "DDP"
+        if stages > 1:
+            how = f"{world} pipeline(s) of {stages} ranks"
+        ctx.events.info(f"{group.world} processes train together by {how} over {group.carrier}")
         if rank:  # the same network on all, but other dropout
             seed_all(ctx.seed, 0, rank, world)
         yield layout, replace(ctx, device=group.device)
+
+
+def stages_over_ranks(parallel: ParallelConfig) -> int:
+    """Return how many ranks hold the stages of one copy of the network; 1: each holds it whole.
+
+    Raises:
+        ConfigError: the processes cannot be arranged before that is known, or not like that.
+    """
+    if parallel.engine != "distributed" or parallel.pipeline == 1:
+        return 1
+    if parallel.pipeline == "auto":
+        raise ConfigError(
+            "stages.train.parallel.pipeline: 'auto' does not go with engine: 'distributed', whose "
+            "processes are there before the network is profiled. `dlpipe plan --devices N --memory "
+            "SIZE` says what fits; give that number."
+        )
+    if parallel.data == "fsdp":
+        raise ConfigError(
+            "stages.train.parallel.data: 'fsdp' does not go with a pipeline over ranks, of which "
+            "each trains its own layers already. Use data: ddp."
+        )
+    return parallel.pipeline
 
 
 def is_to_launch(config: TrainConfig) -> bool:

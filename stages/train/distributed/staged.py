@@ -17,7 +17,7 @@ from torch import nn
 from stages.train.distributed.data_parallel import DataParallel
 from stages.train.distributed.joined import Joined, persistent_buffers, share_buffers
 from stages.train.gradients import Gradients
-from stages.train.layout import Tensors
+from stages.train.layout import Remembered, Tensors
 from stages.train.models.classifier import ImageClassifier
 
 
@@ -72,9 +72,9 @@ class Staged(DataParallel):
         share_buffers([t for name, t in own.items() if name in buffers], self.group.data)
         self.whole(module.state_dict())
 
-    def merged(self, states: dict[str, dict[str, object]]) -> dict[str, dict[str, object]]:
+    def merged(self, states: Remembered) -> Remembered:
         """Return what all ranks remember, by parameter."""
-        parts: list[dict[str, dict[str, object]]] = [{} for _ in range(self.pipeline.size())]
+        parts: list[Remembered] = [{} for _ in range(self.pipeline.size())]
         dist.all_gather_object(parts, states, group=self.pipeline)
         return {name: state for part in parts for name, state in part.items()}
 
@@ -97,5 +97,5 @@ def _broadcast(tensors: list[torch.Tensor], group: dist.ProcessGroup, source: in
         flat = torch.cat([tensor.flatten() for tensor in same])
         dist.broadcast(flat, group=group, group_src=source)
         sizes = [tensor.numel() for tensor in same]
-        for tensor, part in zip(same, flat.split(sizes), strict=True):
+        for tensor, part in zip(same, torch.split(flat, sizes), strict=True):
             tensor.copy_(part.view(tensor.shape))

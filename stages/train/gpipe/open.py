@@ -144,11 +144,6 @@ def check_engine(config: TrainConfig, device: Device) -> None:
             "this is none. Start it with torchrun --nproc-per-node N -m pipeline run FILE, set "
             "launch: {processes: N}, or use engine: auto."
         )
-    if parallel.engine == "distributed":
-        raise ConfigError(
-            f"{WHERE}.engine: 'distributed' has no pipeline to offer yet: each process trains a "
-            "whole network. Use engine: processes (CPUs) or devices (GPUs) for stages on one host."
-        )
 
 
 def _engine(setup: Setup, parallel: ParallelConfig, ctx: Context) -> Devices | Processes:

@@ -20,6 +20,11 @@ BAD = {"model_options": {"nan_at": 4}}
 Scenario = dict[str, object]
 
 
+def ranks(**parallel: object) -> dict[str, object]:
+    """Return a pipeline of two stages over ranks."""
+    return {"parallel": {"engine": "distributed", "pipeline": 2, "micro_batches": 4, **parallel}}
+
+
 def scenario(
     name: str,
     world: int,
@@ -67,6 +72,25 @@ SCENARIOS = (
     scenario("rolled back", 2, BAD, guard={"on_nonfinite": "rollback"}),
     scenario("fp16 fsdp", 2, FSDP, precision="fp16_emulated"),
     scenario("fp16 ddp", 2, precision="fp16_emulated"),
+    # A pipeline over ranks.
+    scenario("gpipe", 2, ranks()),
+    scenario("1f1b x data", 4, ranks(schedule="1f1b", micro_batches=2)),
+    scenario("recomputed", 2, ranks(recompute="except_last")),
+    scenario("by blocks", 2, ranks(recompute="blocks", schedule="1f1b")),
+    scenario("interleaved", 2, ranks(schedule="interleaved_1f1b")),
+    scenario("zero bubble", 2, ranks(schedule="zero_bubble")),
+    scenario("dropout on ranks", 2, ranks(), {"model_options": {"dropout": 0.1}}),
+    scenario(
+        "dropout on one",
+        1,
+        {"model_options": {"dropout": 0.1}},
+        {"parallel": {"engine": "devices", "pipeline": 2, "micro_batches": 4}},
+    ),  # fmt: skip
+    scenario("ranks to 1", 2, ranks(), kill=(1, 16)),
+    scenario("ranks to 1", 1),
+    scenario("fp16 ranks", 2, ranks(), precision="fp16_emulated"),
+    scenario("uneven", 2, ranks(micro_batches=3)),
+    scenario("3 for 2 stages", 3, ranks()),
     scenario("3 for 16", 3),
     scenario("more than pictures", 2, eval_batch_size=1, epochs=1),
 )
