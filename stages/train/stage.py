@@ -39,6 +39,11 @@ class Train:
         problems = []
         if message := model_problem(self.config.model):
             problems.append(Problem(path="model", message=message))
+        if self.config.launch.backend == "nccl" and not device.is_cuda:
+            message = (
+                "'nccl' carries tensors between GPUs, and the device is a CPU. Use gloo or auto."
+            )
+            problems.append(Problem(path="launch.backend", message=message))
         if message := optimizer_problem(self.config.optimizer.name):
             problems.append(Problem(path="optimizer.name", message=message))
         if message := _precision_problem(self.config.precision, device):

@@ -37,6 +37,9 @@ class Attempts:
     folder: Path
     reports: dict[str, list[list[dict[str, object]]]]
 
+    nets: Path = HERE
+    """Where the networks' module lies."""
+
     def weights(self, name: str) -> dict[str, torch.Tensor]:
         return load_file(self.folder / name / "model.safetensors")
 
