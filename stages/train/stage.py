@@ -16,7 +16,7 @@ from pipeline.device import Device
 from pipeline.environment import installed_version
 from pipeline.errors import ConfigError, Problem
 from pipeline.files import sha256_file
-from pipeline.ranks import Place
+from pipeline.ranks import Place, place_from_environment
 from pipeline.report.blocks import Block
 from stages.train.config import TrainConfig
 from stages.train.models.names import model_problem, optimizer_problem, weights_problem
@@ -94,13 +94,13 @@ class Train:
 
     def follow(self, ctx: Context) -> None:
         """Train beside rank 0, or on another host than the first."""
-        from stages.train.distributed.entrance import is_to_launch
-        from stages.train.distributed.launch import attend
-        from stages.train.session import train
+        if place_from_environment().world == 1:  # not launched yet: this is a host's command
+            from stages.train.distributed.launch import attend
 
-        if is_to_launch(self.config):
             attend(self.config, ctx)
         else:
+            from stages.train.session import train
+
             train(self.config, ctx)
 
     def run(self, ctx: Context) -> TrainedModel:
