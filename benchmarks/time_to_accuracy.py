@@ -113,7 +113,7 @@ def notes_of(
         f"{options.threads} thread(s); accuracy on {len(task.test[1]):,} {which}, "
         f"{len(task.train[1]):,} to learn from"
     ]
-    if "lightning" not in sides:
+    if "lightning" not in sides and not options.ours_only:
         notes.append("lightning was not measured: pip install 'dlpipe[peers]'")
     return notes
 

@@ -107,7 +107,8 @@ def _backward(
 def _side_by_side(maps: torch.Tensor, count: int, gap: int) -> torch.Tensor:
     """Return (N / count, C, H, count * (W + gap)), channels last, with zeros in the gaps."""
     batch, channels, height, width = maps.shape
-    rows = maps.new_zeros(batch // count, height, count, width + gap, channels)
+    rows = maps.new_empty(batch // count, height, count, width + gap, channels)
+    rows[:, :, :, width:] = 0
     images = maps.permute(0, 2, 3, 1).reshape(batch // count, count, height, width, channels)
     rows[:, :, :, :width] = images.permute(0, 2, 1, 3, 4)
     return rows.flatten(2, 3).permute(0, 3, 1, 2)
