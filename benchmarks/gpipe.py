@@ -23,13 +23,12 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from benchmarks.command import conclude, make_parser, print_table, rates, rounds_of
-from benchmarks.language_model import Layers, Shape, chain_of, language_model, words_of
+from benchmarks.language_model import Shape, chain_of, language_model, words_of
 from benchmarks.machine import Watch
 from benchmarks.measure import Measured, Side, take_turns, timed
 from benchmarks.torch_pipeline import TorchPipeline
 from pipeline.device import CPU
 from stages.augment.loader import Batch
-from stages.train.gpipe.orders import Schedule
 from stages.train.gpipe.planner import plan_pipeline
 from stages.train.gpipe.probe import probe
 from stages.train.gpipe.processes import Processes
@@ -71,10 +70,11 @@ def main() -> None:
     best = best_plain(shape, steps)
     figures: dict[str, float] = {f"{BEST}: micro-batches": best}
     with TemporaryDirectory(prefix="dlpipe-gpipe-") as folder:
-        cut = plan(shape, max(MICRO_BATCHES)).bounds[1]
+        setup = replace(plan(shape), schedule=options.schedule)
+        cut = setup.bounds[1]
         with closing(TorchPipeline(Path(folder), cut, shape)) as theirs:
             for micro_batches in MICRO_BATCHES:
-                with sides(shape, micro_batches, best, options.schedule, theirs) as by_name:
+                with sides(shape, setup, micro_batches, best, theirs) as by_name:
                     check_same_work(by_name)
                     turns = [Side(n, timed(_work(step, steps))) for n, step in by_name.items()]
                     measured = take_turns(turns, rounds=rounds, unit="step")
@@ -103,13 +103,13 @@ def best_plain(shape: Shape, steps: int) -> int:
     return max(MICRO_BATCHES, key=lambda m: measured.rate(str(m), "cpu"))
 
 
-def plan(shape: Shape, micro_batches: int) -> Setup:
-    """Return the pipeline that the planner makes of a fresh model."""
+def plan(shape: Shape) -> Setup:
+    """Return the pipeline that the planner makes of the model; all have its cut."""
     chain, batch = chain_of(language_model(shape)), words_of(shape)
-    config = ParallelConfig(pipeline=STAGES, micro_batches=max(micro_batches, STAGES))
+    config = ParallelConfig(pipeline=STAGES, micro_batches=8)
     planned = plan_pipeline(config, chain, batch.images, loss=_loss)
     return Setup(
-        chain=chain, bounds=planned.bounds, micro_batches=micro_batches, schedule="gpipe",
+        chain=chain, bounds=planned.bounds, micro_batches=8, schedule="gpipe",
         traits=probe(chain, batch.images[:1], FP32, CPU).traits, recompute="never",
         precision=FP32, device=CPU, label_smoothing=0.0, seed=0, timeout_s=600,
     )  # fmt: skip
@@ -117,12 +117,12 @@ def plan(shape: Shape, micro_batches: int) -> Setup:
 
 @contextmanager
 def sides(
-    shape: Shape, micro_batches: int, best: int, schedule: Schedule, theirs: TorchPipeline
+    shape: Shape, setup: Setup, micro_batches: int, best: int, theirs: TorchPipeline
 ) -> Iterator[Mapping[str, Step]]:
     """Set up every side with the same weights and the same mini-batch."""
     batch = words_of(shape)
-    setup = replace(plan(shape, micro_batches), schedule=schedule)
-    ours = Layers(*(block.module for block in setup.chain.blocks))
+    ours = language_model(shape)
+    setup = replace(setup, chain=chain_of(ours), micro_batches=micro_batches)
     pieces = language_model(shape)
     accumulation = MicroBatches(pieces, pieces, FP32, CPU, 0.0, micro_batches)
     theirs.prepare(micro_batches)

@@ -106,7 +106,7 @@ class Devices:
         self._works = [setup.works(stage) for stage in stages]
         self._stamps = [empty_stamps(len(works)) for works in self._works]
         self._replicas = {
-            k: Replica(setup.blocks(k), devices[k])
+            k: Replica(setup.blocks(k), devices[k], setup.chain)
             for k in stages
             if replicate or devices[k] != devices[0]
         }

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import torch
@@ -108,15 +108,22 @@ class Failed:
     is_config: bool
 
 
+_ELSEWHERE = -1
+"""Stands for a tensor that belongs to another stage."""
+
+
 class _Packer(pickle.Pickler):
     """Leaves out what lies in shared memory: those tensors become numbers."""
 
-    def __init__(self, file: io.BytesIO, numbers: Mapping[int, int]) -> None:
+    def __init__(self, file: io.BytesIO, numbers: Mapping[int, int], others: Set[int]) -> None:
         super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
-        self._numbers = numbers
+        self._numbers, self._others = numbers, others
 
     def persistent_id(self, value: object) -> int | None:
-        return self._numbers.get(id(value)) if isinstance(value, torch.Tensor) else None
+        if not isinstance(value, torch.Tensor):
+            return None
+        # Blocks may refer to the network that they are of, and so to all its tensors.
+        return self._numbers.get(id(value), _ELSEWHERE if id(value) in self._others else None)
 
 
 class _Unpacker(pickle.Unpickler):
@@ -127,13 +134,21 @@ class _Unpacker(pickle.Unpickler):
         self._tensors = tensors
 
     def persistent_load(self, number: int) -> torch.Tensor:
-        return self._tensors[number]
+        return torch.empty(0) if number == _ELSEWHERE else self._tensors[number]
 
 
-def pack_blocks(blocks: tuple[Block, ...], numbers: Mapping[int, int]) -> bytes:
-    """Pickle blocks for a process of our own, without the tensors that are numbered by `id`."""
+def pack_blocks(
+    blocks: tuple[Block, ...], numbers: Mapping[int, int], others: Set[int] = frozenset()
+) -> bytes:
+    """Pickle blocks for a process of our own, without their tensors.
+
+    Args:
+        blocks: of one stage.
+        numbers: of those of their tensors that lie in shared memory, by `id`.
+        others: the `id` of tensors that only other stages use; they are left behind.
+    """
     file = io.BytesIO()
-    _Packer(file, numbers).dump(blocks)
+    _Packer(file, numbers, others).dump(blocks)
     return file.getvalue()
 
 

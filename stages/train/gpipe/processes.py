@@ -55,7 +55,7 @@ class Processes:
         last = setup.stages - 1
         self._works = [setup.works(stage) for stage in range(setup.stages)]
         self._board = Board([len(works) for works in self._works])
-        self._shared = SharedStages([setup.blocks(stage) for stage in range(last)])
+        self._shared = SharedStages([setup.blocks(stage) for stage in range(setup.stages)])
         self._loss = Loss(setup.label_smoothing)
         self._cell = Cell(
             setup.blocks(last), setup.cell_plan(last), torch.device("cpu"), self._loss
@@ -79,6 +79,8 @@ class Processes:
             ConfigError: the batch has fewer samples than there are micro-batches.
             StageFailed: a process failed, died, or kept its neighbours waiting for too long.
         """
+        if not self._crew.members:
+            raise StageFailed("train: the processes of the pipeline have ended. Start again.")
         pieces = split_batch(batch, self.setup.micro_batches)
         threads = torch.get_num_threads()
         try:

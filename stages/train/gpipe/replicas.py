@@ -16,14 +16,25 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from stages.train.gpipe.chain import Block
+from stages.train.gpipe.chain import Block, Chain
+from stages.train.gpipe.sharing import tensors_of
 
 
 class Replica:
     """Copies of blocks on a device of their own."""
 
-    def __init__(self, blocks: tuple[Block, ...], device: torch.device) -> None:
-        modules = copy.deepcopy([block.module for block in blocks])  # together: they may share
+    def __init__(self, blocks: tuple[Block, ...], device: torch.device, chain: Chain) -> None:
+        """Copy blocks.
+
+        Args:
+            blocks: of one stage.
+            device: where the copies work.
+            chain: the whole network.
+        """
+        # Blocks may refer to the network that they are of; what only others use is not copied.
+        own = {id(tensor) for tensor in tensors_of(blocks)}
+        others = {id(t): t for t in tensors_of(chain.blocks) if id(t) not in own}
+        modules = copy.deepcopy([block.module for block in blocks], others)
         self.blocks = tuple(
             Block(block.name, module.to(device))
             for block, module in zip(blocks, modules, strict=True)

@@ -21,8 +21,14 @@ class SharedStages:
     """The tensors of all stages but the last."""
 
     def __init__(self, stages: Sequence[tuple[Block, ...]]) -> None:
-        self._stages = stages
-        self._tensors = [_tensors_of(blocks) for blocks in stages]
+        """Move the tensors.
+
+        Args:
+            stages: the blocks of each stage; those of the last one stay where they are.
+        """
+        self._all = {id(t) for blocks in stages for t in tensors_of(blocks)}
+        self._stages = stages[:-1]
+        self._tensors = [tensors_of(blocks) for blocks in self._stages]
         allocator = Allocator()
         values: dict[int, Place] = {}
         for tensor in (tensor for tensors in self._tensors for tensor in tensors):
@@ -53,7 +59,7 @@ class SharedStages:
     def pack(self, stage: int) -> bytes:
         """Return the blocks of a stage without their tensors, for its process."""
         numbers = {id(tensor): number for number, tensor in enumerate(self._tensors[stage])}
-        return pack_blocks(self._stages[stage], numbers)
+        return pack_blocks(self._stages[stage], numbers, self._all)
 
     def collect(
         self, unused: Mapping[int, Sequence[int]], before: Mapping[int, torch.Tensor]
@@ -99,7 +105,8 @@ class SharedStages:
                     tensor.data = place
 
 
-def _tensors_of(blocks: tuple[Block, ...]) -> list[torch.Tensor]:
+def tensors_of(blocks: tuple[Block, ...]) -> list[torch.Tensor]:
+    """Return the parameters and buffers of blocks, each once."""
     modules = [block.module for block in blocks]
     found = {id(t): t for module in modules for t in (*module.parameters(), *module.buffers())}
     return list(found.values())

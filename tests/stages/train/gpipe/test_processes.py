@@ -21,8 +21,12 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 
 from pipeline.errors import ConfigError, StageFailed
+from stages.train.gpipe.messages import open_tensors, unpack_blocks
 from stages.train.gpipe.processes import Processes
 from stages.train.gpipe.shared import Shared
+from stages.train.gpipe.sharing import SharedStages
+from stages.train.gpipe.split import split
+from stages.train.models.factory import build_model
 from stages.train.precision import Precision
 
 HERE = Path(__file__).parent
@@ -163,6 +167,26 @@ def test_workers_end_with_a_parent_that_is_killed():
     while workers_of(parent.pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not workers_of(parent.pid)
+
+
+def test_what_is_sent_of_a_traced_network_holds_no_weights():
+    net = build_model(
+        "test_resnet", classes=5, height=32, width=32, channels=3, mean=(0.4,) * 3, std=(0.2,) * 3
+    ).train()  # fmt: skip
+    images = torch.randint(255, (2, 32, 32, 3), dtype=torch.uint8)
+    chain = split(net, images)
+    shared = SharedStages([chain.blocks[:3], chain.blocks[3:]])
+    packed = shared.pack(0)
+    assert len(packed) < 100_000 < sum(p.nbytes for p in net.parameters())
+    blocks = unpack_blocks(packed, open_tensors(shared.records[0], shared.memory))
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter += 0.01  # seen by both
+        here = there = (images,)
+        for mine, sent in zip(chain.blocks[:3], blocks, strict=True):
+            here, there = mine(here), sent(there)
+    assert all(torch.equal(one, other) for one, other in zip(here, there, strict=True))
+    shared.memory.close()
 
 
 def test_shared_memory_has_no_name():
