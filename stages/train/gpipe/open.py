@@ -128,6 +128,11 @@ def check_engine(config: TrainConfig, device: Device) -> None:
         ConfigError: it does not.
     """
     parallel = config.parallel
+    if parallel.data == "fsdp" and parallel.engine != "distributed":
+        raise ConfigError(
+            f"{WHERE}.data: 'fsdp' keeps weights in shards, and a pipeline with engine: "
+            f"'{parallel.engine}' needs them whole. Use data: ddp, or engine: distributed."
+        )
     if config.compile:
         raise ConfigError(
             "stages.train.compile: true compiles the whole network, and parallel.pipeline and "

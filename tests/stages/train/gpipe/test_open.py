@@ -57,6 +57,7 @@ def test_processes_train_to_the_bits_of_one_process(train_once, recorder):
         ({"pipeline": 40, "micro_batches": 40}, r"pipeline: 40 stages, and .* chain of .* blocks"),
         ({"pipeline": 2, "micro_batches": 17}, "micro_batches: 17 .* 16 samples"),
         ({"pipeline": 2, "micro_batches": 2, "cuts": ["body.hed"]}, "body.hed.*Did you mean"),
+        ({"pipeline": 2, "micro_batches": 2, "data": "fsdp"}, "data: 'fsdp' .* Use data: ddp"),
         ({"engine": "distributed"}, "engine: 'distributed' runs in processes that torchrun"),
     ],
 )
