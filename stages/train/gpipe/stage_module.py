@@ -96,7 +96,7 @@ class _Received(torch.autograd.Function):
     """A tensor from another rank in the layout that blocks like; its gradient in that of a wire."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: torch.autograd.function.FunctionCtx, tensor: torch.Tensor, channels_last: bool
     ) -> torch.Tensor:
         if channels_last:
@@ -104,7 +104,7 @@ class _Received(torch.autograd.Function):
         return tensor.view_as(tensor)
 
     @staticmethod
-    def backward(  # type: ignore[override]
+    def backward(
         ctx: torch.autograd.function.FunctionCtx, grad: torch.Tensor
     ) -> tuple[torch.Tensor, None]:
         return grad.contiguous(), None

@@ -49,6 +49,8 @@ class Actor:
     stop: StopFlag
 
     def receive(self, event: Event) -> None:
+        if event.kind == "epoch" and self.scenario.get("end_at_epoch"):
+            os.kill(os.getpid(), signal.SIGKILL)
         if event.kind == "warning":
             sys.stderr.write(f"rank {self.rank}: {event.fields['message']}\n")
 
