@@ -13,8 +13,8 @@ from stages.train.config import TrainConfig
 from stages.train.learner import build_learner
 from stages.train.models.factory import build_model
 from stages.train.precision import Name, Precision
+from stages.train.quick_convolutions import quicken
 from stages.train.reproducible import reproducible
-from stages.train.wide_rows import widen_rows
 
 _BATCH = 64
 _TRAIN = 1280
@@ -47,7 +47,7 @@ def top1_of(precision: Name, seed: int, epochs: int) -> float:
             "stages.train.models.small:small_resnet", classes=10, height=8, width=8, channels=1,
             mean=(0.3,), std=(0.35,), base=16,
         )  # fmt: skip
-        widen_rows(module)
+        quicken(module)
         learner = build_learner(module, config, choice, CPU, steps)
         for _ in range(epochs):
             for index in torch.randperm(_TRAIN)[: steps * _BATCH].split(_BATCH):

@@ -21,9 +21,9 @@ from stages.train.learner import build_learner
 from stages.train.loop import Loop
 from stages.train.position import Position
 from stages.train.precision import Name, Precision
+from stages.train.quick_convolutions import quicken
 from stages.train.reproducible import reproducible
 from stages.train.teller import Teller
-from stages.train.wide_rows import widen_rows
 
 _EPOCHS = 1000
 _NEVER_S = 1e12
@@ -104,7 +104,7 @@ def ours(
     config = TrainConfig.model_validate(settings)
     loader = MemoryLoader(batches)
     module = network.build()
-    widen_rows(module)
+    quicken(module)
     choice = Precision(name=precision, reason="benchmark")
     learner = build_learner(module, config, choice, CPU, steps_per_epoch=1)
     context = Context(dir=folder)

@@ -16,7 +16,7 @@ from stages.train.models.factory import FACTORY, build_model
 from stages.train.models.stem import SMALL_IMAGE_PX, has_large_stem, shrink_stem
 from stages.train.models.weights_file import WeightsFile
 from stages.train.models.whitening import fit_to_images, has_whitening
-from stages.train.wide_rows import widen_rows
+from stages.train.quick_convolutions import quicken
 
 _FROM_DATA = ("name", "classes", "height", "width", "channels", "mean", "std", "small_input")
 
@@ -44,7 +44,7 @@ def build_network(
         start_from(module, weights, spec, events)
     else:
         _compute_whitening(module, spec, events)
-    widen_rows(module)
+    quicken(module)
     return module, ref
 
 
