@@ -6,8 +6,8 @@ side in one wide map, with columns of zeros between them, a batch's images have 
 
     7 x 7, 96 channels: 92 -> 42 us an image     4 x 4, 256 channels: 512 -> 142 us
 
-Where a whole batch has few pixels, matrix products with its patches do better still, in all three
-passes; the weight gradient alone:
+Where a whole batch has few pixels, a matrix product with its patches does better still, and where
+it has very few, in all three passes. The weight gradient alone:
 
     8 images of 2 x 2, 512 channels: 10.8 -> 2.7 ms     16 of them: 18.6 -> 1.1 ms
 
@@ -28,7 +28,9 @@ ROW = 32
 LEAST_IMAGES = 3
 """In a row; with two, the copies cost what the kernel gains."""
 FEW_PIXELS = 2
-"""Pixels of a batch, for each channel, up to which patches are worth their copies."""
+"""Pixels of a batch, for each channel, up to which the weight gradient is worth its patches."""
+FEWEST_PIXELS = 0.25
+"""And up to which all three passes are."""
 
 
 def quicken_small_maps(module: nn.Module) -> list[str]:
@@ -70,46 +72,53 @@ class SmallMapConv2d(nn.Conv2d):
             return super().forward(input)
         low = torch.bfloat16
         answer: torch.Tensor = _Convolution.apply(
-            input.to(low), self.weight.to(low), gap, stride, count
-        )
+            input.to(low), self.weight.to(low), gap, stride, count,
+            pixels <= FEWEST_PIXELS * input.shape[1],
+        )  # fmt: skip
         return answer
 
 
 class _Convolution(torch.autograd.Function):
-    """Convolve as ever, and for the weight gradient lay images side by side; or lay out patches.
+    """Convolve as ever, but for the weight gradient, or for all passes.
 
-    `count` is how many images make a row; 0: patches.
+    `count` is how many images make a row; 0: patches. `product`: patches in all three passes.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, images: torch.Tensor, weight: torch.Tensor, gap: int, stride: int, count: int
+        ctx: Any,
+        images: torch.Tensor,
+        weight: torch.Tensor,
+        gap: int,
+        stride: int,
+        count: int,
+        product: bool,
     ) -> torch.Tensor:
         ctx.save_for_backward(images, weight)
-        ctx.gap, ctx.stride, ctx.count = gap, stride, count
-        if count == 0:
+        ctx.gap, ctx.stride, ctx.count, ctx.product = gap, stride, count, product
+        if product:
             return _of_patches(images, weight, gap, stride)
         return nn.functional.conv2d(images, weight, stride=stride, padding=gap)
 
     @staticmethod
     def backward(
         ctx: Any, *gradients: torch.Tensor
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None, None]:
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None, None, None]:
         images, weight = ctx.saved_tensors
         gap, stride, count = ctx.gap, ctx.stride, ctx.count
         (gradient,) = gradients
         of_images = of_weight = None
-        if ctx.needs_input_grad[0] and count:
-            of_images = _backward(gradient, images, weight, gap)[0]
+        if ctx.needs_input_grad[0] and not ctx.product:
+            of_images = _backward(gradient, images, weight, gap, stride)[0]
         elif ctx.needs_input_grad[0]:
             of_images = _to_patches(gradient, images, weight, gap, stride)
         if ctx.needs_input_grad[1] and count:
             wide_gradient = _side_by_side(gradient, count, gap)
             wide_images = _side_by_side(images, count, gap)
-            of_weight = _backward(wide_gradient, wide_images, weight, gap, of_weight=True)[1]
+            of_weight = _backward(wide_gradient, wide_images, weight, gap, 1, of_weight=True)[1]
         elif ctx.needs_input_grad[1]:
             of_weight = _from_patches(gradient, images, gap, stride)
-        return of_images, of_weight, None, None, None
+        return of_images, of_weight, None, None, None, None
 
 
 def _backward(
@@ -117,12 +126,13 @@ def _backward(
     images: torch.Tensor,
     weight: torch.Tensor,
     gap: int,
+    stride: int,
     *,
     of_weight: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     answer: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     answer = torch.ops.aten.convolution_backward(
-        gradient, images, weight, None, [1, 1], [gap, gap], [1, 1], False, [0, 0], 1,
+        gradient, images, weight, None, [stride, stride], [gap, gap], [1, 1], False, [0, 0], 1,
         [not of_weight, of_weight, False],
     )  # fmt: skip
     return answer

@@ -28,19 +28,20 @@ def test_the_batch_divides_into_whole_rows_that_fit(batch: int, width: int, gap:
     assert count == 1 or count * (width + gap) <= ROW
 
 
+@pytest.mark.parametrize("product", [False, True])
 @pytest.mark.parametrize(
     ("size", "kernel", "count"),
     [(7, 3, 4), (4, 3, 6), (5, 5, 4), (1, 3, 12), (7, 3, 0), (2, 3, 0), (5, 5, 0), (1, 3, 0)],
 )
 def test_both_gradients_are_those_of_the_plain_convolution(
-    size: int, kernel: int, count: int
+    size: int, kernel: int, count: int, product: bool
 ) -> None:
     torch.manual_seed(0)
     gap = kernel // 2
     images = torch.randn(12, 3, size, size + 1, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(5, 3, kernel, kernel, dtype=torch.float64, requires_grad=True)
     plain = nn.functional.conv2d(images, weight, padding=gap)
-    wide = _Convolution.apply(images, weight, gap, 1, count)
+    wide = _Convolution.apply(images, weight, gap, 1, count, product)
     torch.testing.assert_close(plain, wide)
     upstream = torch.randn_like(plain)
     expected = torch.autograd.grad(plain, (images, weight), upstream)
@@ -49,14 +50,17 @@ def test_both_gradients_are_those_of_the_plain_convolution(
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("product", [False, True])
 @pytest.mark.parametrize(("size", "kernel"), [(8, 3), (7, 3), (2, 3), (1, 3), (6, 5)])
-def test_patches_give_the_gradients_of_a_convolution_with_a_stride(size: int, kernel: int) -> None:
+def test_patches_give_the_gradients_of_a_convolution_with_a_stride(
+    size: int, kernel: int, product: bool
+) -> None:
     torch.manual_seed(0)
     gap = kernel // 2
     images = torch.randn(4, 3, size, size + 1, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(5, 3, kernel, kernel, dtype=torch.float64, requires_grad=True)
     plain = nn.functional.conv2d(images, weight, stride=2, padding=gap)
-    found = _Convolution.apply(images, weight, gap, 2, 0)
+    found = _Convolution.apply(images, weight, gap, 2, 0, product)
     torch.testing.assert_close(plain, found)
     upstream = torch.randn_like(plain)
     expected = torch.autograd.grad(plain, (images, weight), upstream)
