@@ -158,7 +158,7 @@ def figures_of(name: str, measured: Measured) -> dict[str, float]:
     """Return speeds and ratios by name."""
     figures = rates(name, measured)
     for side, other in RATIOS:
-        if side in measured.turns:
+        if {side, other} <= measured.turns.keys():
             figures[f"{name}: {side} / {other}"] = measured.ratio(side, other, "cpu")
     figures[f"{name}: ours fp32 over bare fp32, us a step"] = extra_us(measured)
     return figures

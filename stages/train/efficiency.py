@@ -60,7 +60,7 @@ def flops_per_image(module: ImageClassifier, image_shape: tuple[int, int, int]) 
         images = torch.empty((samples, *image_shape), dtype=torch.uint8, device="meta")
         with FlopCounterMode(display=False) as counter:
             double(images).float().sum().backward()
-    except (RuntimeError, NotImplementedError, TypeError, ValueError):
+    except (RuntimeError, NotImplementedError, TypeError, ValueError, AssertionError):
         return None  # it looks at values, or is spread over processes
     return float(counter.get_total_flops()) / samples or None
 

@@ -131,6 +131,8 @@ class Budget:
             tally.add(block)
             if tally.total(recompute, alive[len(bounds) - 1]) <= limit:
                 continue
+            if position == bounds[-1]:  # alone on its stage, and too much
+                return None
             bounds.append(position)
             tally = Tally(size)
             tally.add(block)

@@ -121,6 +121,7 @@ class Devices:
         ]
         self._steps: list[queue.SimpleQueue[int | None]] = [queue.SimpleQueue() for _ in stages]
         self._done: queue.SimpleQueue[tuple[int, BaseException | None]] = queue.SimpleQueue()
+        self._num_threads = torch.get_num_threads()
         self._threads = [
             threading.Thread(target=self._serve, args=(k,), name=f"dlpipe stage {k}", daemon=True)
             for k in stages[:-1]
@@ -187,6 +188,8 @@ class Devices:
         self._lanes = [lane for lane in (*ahead, *back) if lane is not None]
 
     def _serve(self, stage: int) -> None:
+        # A new thread takes OpenMP's default, and bits depend on the number.
+        torch.set_num_threads(self._num_threads)
         if self._devices[stage].type == "cuda":
             torch.cuda.set_device(self._devices[stage])
         while (step := self._steps[stage].get()) is not None:

@@ -36,6 +36,6 @@ def test_the_second_step_takes_the_pages_of_the_first():
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     usual, kept, afterwards = map(int, done.stdout.split())
     pages = 12 * 2**23 // resource.getpagesize()
-    assert usual >= pages
+    assert usual >= 0.9 * pages
     assert kept < pages / 10
     assert afterwards >= pages / 2

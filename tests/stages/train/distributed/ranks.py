@@ -49,7 +49,8 @@ class Actor:
     stop: StopFlag
 
     def receive(self, event: Event) -> None:
-        if event.kind == "epoch" and self.scenario.get("end_at_epoch"):
+        ends = self.rank == 0 and self.scenario.get("end_at_epoch")
+        if event.kind == "epoch" and ends:
             os.kill(os.getpid(), signal.SIGKILL)
         if event.kind == "warning":
             sys.stderr.write(f"rank {self.rank}: {event.fields['message']}\n")
