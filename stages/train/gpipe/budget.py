@@ -118,7 +118,8 @@ class Budget:
     ) -> Bounds | None:
         """Return bounds of stages as long as fit the limit, or None if that takes too many.
 
-        The fewest stages that there can be, since a part of a stage fits if the stage does.
+        Each takes all that fits, so a block that would fit only a later stage, where fewer
+        micro-batches are alive, is given up.
 
         Args:
             limit: bytes of a device.
