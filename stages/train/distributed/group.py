@@ -18,9 +18,11 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.rendezvous import rendezvous
 
 from pipeline.device import Device
 from pipeline.errors import ConfigError, StageFailed
+from stages.train.distributed.meeting import meet
 
 
 class LostRank(StageFailed):
@@ -94,10 +96,16 @@ def open_group(
         torch.cuda.set_device(own.index)
     timeout = timedelta(seconds=timeout_s)
     try:
+        store, _, _ = next(rendezvous("env://", rank, world, timeout=timeout))
         dist.init_process_group(
-            carrier, timeout=timeout, device_id=torch.device(str(own)) if own.is_cuda else None
+            carrier,
+            store=meet(store, rank, world, timeout),
+            rank=rank,
+            world_size=world,
+            timeout=timeout,
+            device_id=torch.device(str(own)) if own.is_cuda else None,
         )
-    except (dist.DistError, RuntimeError, ValueError) as error:
+    except (dist.DistError, RuntimeError, ValueError, TimeoutError) as error:
         raise LostRank(f"{name}: could not meet the other processes: {error}") from error
     try:
         mesh = init_device_mesh(

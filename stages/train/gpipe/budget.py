@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 
 from stages.train.gpipe.chain import Block
 from stages.train.gpipe.memory import MemoryMeter, Recompute
-from stages.train.gpipe.partition import Bounds
 from stages.train.gpipe.weights import ParameterBytes, num_parameters
 
 SIZES = (2, 4)
@@ -113,34 +113,38 @@ class Budget:
             tally.add(block)
         return tally
 
-    def pack(
-        self, limit: float, size: int, recompute: Recompute, alive: Sequence[int]
-    ) -> Bounds | None:
-        """Return bounds of stages as long as fit the limit, or None if that takes too many.
+    def fits(self, limit: float, size: int, recompute: Recompute, alive: Sequence[int]) -> bool:
+        """Return whether the chain can be cut so that every stage fits the limit.
 
-        Each takes all that fits, so a block that would fit only a later stage, where fewer
-        micro-batches are alive, is given up.
+        Exact: stage by stage, every block that the next stage could begin at is kept. What one
+        stage takes only grows with each block at its end, so its longest form tells all of them.
 
         Args:
             limit: bytes of a device.
             size: samples of a micro-batch.
             recompute: what is computed again.
-            alive: micro-batches alive on each stage; there may be as many stages as entries.
+            alive: micro-batches alive on each stage; fewer stages than entries will do.
         """
-        bounds, tally = [0], Tally(size)
-        for position, block in enumerate(self.blocks):
-            tally.add(block)
-            if tally.total(recompute, alive[len(bounds) - 1]) <= limit:
-                continue
-            if position == bounds[-1]:  # alone on its stage, and too much
-                return None
-            bounds.append(position)
-            tally = Tally(size)
-            tally.add(block)
-            too_many = len(bounds) > len(alive)
-            if too_many or tally.total(recompute, alive[len(bounds) - 1]) > limit:
-                return None
-        return (*bounds, len(self.blocks))
+        longest = cache(partial(self._longest, limit, size, recompute))
+        starts = {0}
+        for waiting in alive[: len(self)]:
+            starts = {
+                stop for start in starts for stop in range(start + 1, longest(waiting, start) + 1)
+            }
+            if len(self) in starts:
+                return True
+        return False
+
+    def _longest(
+        self, limit: float, size: int, recompute: Recompute, alive: int, start: int
+    ) -> int:
+        """Return where the longest stage ends that begins with block `start` and fits."""
+        tally = Tally(size)
+        for stop in range(start, len(self)):
+            tally.add(self.blocks[stop])
+            if tally.total(recompute, alive) > limit:
+                return stop
+        return len(self)
 
 
 def measure_budget(meter: MemoryMeter, weights: ParameterBytes) -> Budget:

@@ -207,13 +207,13 @@ class Drafts:
         return fits
 
     def _least_bytes(self, stages: int, micro_batches: int, recompute: Recompute) -> float:
-        """Search the least limit under which the blocks can be packed into so many stages."""
+        """Search the least limit under which the chain can be cut into so many stages."""
         budget, size = self.budget, self.size(micro_batches)
         alive = self.alive(stages, micro_batches)
         low, high = 0.0, budget.tally(0, len(budget), size).total(recompute, max(alive))
         while high - low > 1e-4 * high:
             middle = (low + high) / 2
-            if budget.pack(middle, size, recompute, alive) is not None:
+            if budget.fits(middle, size, recompute, alive):
                 high = middle
             else:
                 low = middle

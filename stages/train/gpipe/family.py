@@ -86,7 +86,7 @@ def deepest(
     alive = alive if stages > 1 else [1]
 
     def fits(repeats: int) -> bool:
-        return family.budget(repeats).pack(limit, size, recompute, alive) is not None
+        return family.budget(repeats).fits(limit, size, recompute, alive)
 
     if not fits(1):
         return None
