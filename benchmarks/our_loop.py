@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import cycle, islice
+from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.clock import Stopwatch
-from benchmarks.measure import Turn
+from benchmarks.metered import Metered
 from benchmarks.networks import Network
 from benchmarks.trainees import DECAY, LEARNING_RATE, Learned
 from pipeline.context import Context
@@ -29,27 +27,27 @@ _EPOCHS = 1000
 _NEVER_S = 1e12
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class MemoryLoader:
-    """A `Loader` over batches held in memory, which it repeats until the epoch is over."""
+    """A `Loader` over metered batches; one run through them is an epoch."""
 
-    batches: Sequence[Batch]
-    steps: int = 1
-    batch_size: int = field(init=False)
+    metered: Metered
 
-    def __post_init__(self) -> None:
-        self.batch_size = len(self.batches[0].targets)
+    @property
+    def batch_size(self) -> int:
+        """Samples of a batch."""
+        return len(self.metered.batches[0].targets)
 
     @property
     def num_samples(self) -> int:
         """Samples of an epoch."""
-        return self.steps * self.batch_size
+        return len(self) * self.batch_size
 
     def __len__(self) -> int:
-        return self.steps
+        return len(self.metered)
 
     def __iter__(self) -> Iterator[Batch]:
-        return islice(cycle(self.batches), self.steps)
+        return iter(self.metered)
 
     def state_dict(self) -> Mapping[str, str | int]:
         """Return nothing: every epoch is the same."""
@@ -67,21 +65,20 @@ class Ours:
     """The train stage's own loop, with schedule, guard, metrics, progress and, if wanted, EMA."""
 
     loop: Loop
-    loader: MemoryLoader
+    batches: Metered
     threads: int
 
     def learn(self, steps: int) -> Learned:
         """Train one epoch of so many steps, with the stage's own switches around it."""
         loop = self.loop
-        self.loader.steps = loop.teller.steps_per_epoch = steps
+        self.batches.steps = steps
+        loop.teller.steps_per_epoch = len(self.batches)
         loop.position = Position()
         switches = reproducible(CPU, seed=0, deterministic=True, threads=self.threads)
-        with switches, freed_memory_kept():
-            watch = Stopwatch()
-            with loop.teller.training(loop.learner):
-                assert loop.train_epoch(), "the guard has tripped"
-            turn = Turn(steps, watch.wall_s, watch.cpu_s)
-        return Learned(loop.learner.take_loss(), turn)
+        with switches, freed_memory_kept(), loop.teller.training(loop.learner):
+            assert loop.train_epoch(), "the guard has tripped"
+            self.batches.finish()
+        return Learned(loop.learner.take_loss(), self.batches.turn)
 
 
 def ours(
@@ -102,7 +99,8 @@ def ours(
         "ema": {"decay": DECAY} if ema else False,
     }
     config = TrainConfig.model_validate(settings)
-    loader = MemoryLoader(batches)
+    metered = Metered(batches)
+    loader = MemoryLoader(metered)
     module = network.build()
     quicken(module)
     choice = Precision(name=precision, reason="benchmark")
@@ -113,4 +111,4 @@ def ours(
     )
     teller = Teller(context.events, config.epochs, 1)
     loop = Loop(config, context, learner, loader, loader, checkpoints, teller)
-    return Ours(loop, loader, threads)
+    return Ours(loop, metered, threads)

@@ -6,14 +6,13 @@ import copy
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import cycle, islice
 from typing import Protocol
 
 import torch
 from torch.nn.functional import cross_entropy
 
-from benchmarks.clock import Stopwatch
 from benchmarks.measure import Turn
+from benchmarks.metered import Metered
 from benchmarks.networks import CLASSES, MEAN, Network
 from stages.augment.loader import Batch
 from stages.train.models.classifier import ImageClassifier
@@ -31,7 +30,7 @@ class Learned:
     """What came of some steps."""
 
     loss: float
-    """Mean over the steps."""
+    """Mean over all steps, those that were not timed included."""
     turn: Turn
 
 
@@ -39,7 +38,7 @@ class Trainee(Protocol):
     """A network on its way."""
 
     def learn(self, steps: int) -> Learned:
-        """Take so many steps."""
+        """Take so many steps, after one that is not timed."""
         ...
 
 
@@ -90,15 +89,15 @@ class ByHand:
     module: torch.nn.Module
     forward: Forward
     optimizer: torch.optim.Optimizer
-    batches: Sequence[Batch]
+    batches: Metered
     bf16: bool
     average: WeightAverage | None = None
 
     def learn(self, steps: int) -> Learned:
         """Take so many steps."""
-        watch = Stopwatch()
+        self.batches.steps = steps
         total = torch.zeros(())
-        for batch in islice(cycle(self.batches), steps):
+        for batch in self.batches:
             with torch.autocast("cpu", torch.bfloat16) if self.bf16 else nullcontext():
                 logits = self.forward(batch.images)
                 loss = cross_entropy(logits.float(), batch.targets)
@@ -108,7 +107,7 @@ class ByHand:
             if self.average is not None:
                 self.average.update()
             total += loss.detach()
-        return Learned(float(total) / steps, Turn(steps, watch.wall_s, watch.cpu_s))
+        return Learned(float(total) / len(self.batches), self.batches.turn)
 
 
 def plain(network: Network, batches: Sequence[Batch]) -> ByHand:
@@ -116,7 +115,7 @@ def plain(network: Network, batches: Sequence[Batch]) -> ByHand:
     module = network.build().train()
     module.channels_last = False
     optimizer = torch.optim.AdamW(module.parameters(), LEARNING_RATE, weight_decay=0.0)
-    return ByHand(module, module, optimizer, batches, bf16=False)
+    return ByHand(module, module, optimizer, Metered(batches), bf16=False)
 
 
 def bare(
@@ -131,4 +130,4 @@ def bare(
     module, optimizer = fast_module(network)
     forward = torch.compile(module) if compiled else module
     kept = WeightAverage.of(module) if average else None
-    return ByHand(module, forward, optimizer, batches, bf16, kept)
+    return ByHand(module, forward, optimizer, Metered(batches), bf16, kept)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from accelerate import Accelerator
 
+from benchmarks.metered import Metered
 from benchmarks.networks import Network
-from benchmarks.peers.metered import Metered, SummedLoss
+from benchmarks.peers.pairs import Pairs, SummedLoss
 from benchmarks.trainees import Learned, Trainee, fast_module
 from stages.augment.loader import Batch
 
@@ -25,12 +26,12 @@ class _Accelerated:
     def learn(self, steps: int) -> Learned:
         """Take so many steps."""
         self.batches.steps = steps
-        for images, targets in self.batches:
+        for images, targets in Pairs(self.batches):
             loss = self.loss(self.module(images), targets)
             self.accelerator.backward(loss)
             self.optimizer.step()
             self.optimizer.zero_grad()
-        return Learned(self.loss.take() / steps, self.batches.turn)
+        return Learned(self.loss.take() / len(self.batches), self.batches.turn)
 
 
 def open_peer(network: Network, batches: Sequence[Batch], *, shows: bool) -> Trainee:

@@ -15,8 +15,9 @@ from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
 
+from benchmarks.metered import Metered
 from benchmarks.networks import Network
-from benchmarks.peers.metered import Metered, SummedLoss
+from benchmarks.peers.pairs import Pairs, SummedLoss
 from benchmarks.trainees import LEARNING_RATE, Learned, Trainee, fast_module
 from stages.augment.loader import Batch
 
@@ -33,7 +34,7 @@ class _Fitted:
         with redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Your generator is empty")  # there is no eval split
             self.learner.fit(1)
-        return Learned(self.loss.take() / steps, self.batches.turn)
+        return Learned(self.loss.take() / len(self.batches), self.batches.turn)
 
 
 def open_peer(network: Network, batches: Sequence[Batch], *, shows: bool) -> Trainee:
@@ -45,7 +46,7 @@ def open_peer(network: Network, batches: Sequence[Batch], *, shows: bool) -> Tra
         return OptimWrapper(opt=optimizer)
 
     with TemporaryDirectory(prefix="dlpipe-fastai-") as folder:
-        loaders = DataLoaders(metered, [], path=folder, device=torch.device("cpu"))
+        loaders = DataLoaders(Pairs(metered), [], path=folder, device=torch.device("cpu"))
     learner = Learner(
         loaders, module, loss_func=loss, opt_func=same_optimizer, lr=LEARNING_RATE, wd=0.0
     )

@@ -13,8 +13,9 @@ from tempfile import TemporaryDirectory
 import lightning
 import torch
 
+from benchmarks.metered import Metered
 from benchmarks.networks import Network
-from benchmarks.peers.metered import Metered, SummedLoss
+from benchmarks.peers.pairs import Pairs, SummedLoss
 from benchmarks.trainees import Learned, Trainee, fast_module
 from stages.augment.loader import Batch
 
@@ -67,8 +68,8 @@ class _Trained:
                 logger=None if self.shows else False, enable_progress_bar=self.shows,
                 enable_checkpointing=self.shows, enable_model_summary=False,
             )  # fmt: skip
-            trainer.fit(self.module, self.batches)
-        return Learned(self.module.loss.take() / steps, self.batches.turn)
+            trainer.fit(self.module, Pairs(self.batches))
+        return Learned(self.module.loss.take() / len(self.batches), self.batches.turn)
 
 
 def open_peer(network: Network, batches: Sequence[Batch], *, shows: bool) -> Trainee:

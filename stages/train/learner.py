@@ -16,6 +16,7 @@ from stages.augment.loader import Batch
 from stages.train.average import Average
 from stages.train.config import TrainConfig
 from stages.train.freeze import Freezing
+from stages.train.fused import quick_update
 from stages.train.gradients import Gradients
 from stages.train.guard import Guard, mark_if_bad
 from stages.train.layout import ALONE, Layout
@@ -59,6 +60,7 @@ class Learner:
 
     def __post_init__(self) -> None:
         self._weights = list(self.module.parameters())
+        self._apply = quick_update(self.optimizer, self.device)
 
     def begin_epoch(self, epoch: int) -> None:
         """Freeze or free what the configuration says for an epoch (0 is the first)."""
@@ -120,11 +122,11 @@ class Learner:
             return bad
         mark_if_bad(flag, [*self.layout.own(watched), loss])
         self.layout.share(flag)
-        if skips_by_itself(self.optimizer):
+        if self.device.is_cuda and skips_by_itself(self.optimizer):
             self.optimizer.found_inf = flag  # type: ignore[attr-defined]
             self.optimizer.step()
-        elif not flag.item():  # it has no fused kernel: the one place that waits for the device
-            self.optimizer.step()
+        elif not flag.item():  # without a fused kernel, this is the one wait for the device
+            self._apply()
         return flag
 
     def look(self) -> tuple[int, bool]:
