@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+from torch import nn
 
 
 def computes_in_amx(images: torch.Tensor) -> bool:
@@ -12,5 +15,24 @@ def computes_in_amx(images: torch.Tensor) -> bool:
         and torch.is_grad_enabled()
         and torch.is_autocast_enabled("cpu")
         and torch.get_autocast_dtype("cpu") == torch.bfloat16
-        and torch.cpu._is_amx_tile_supported()
+        and has_amx()
     )
+
+
+def has_amx() -> bool:
+    """Tell whether the CPU multiplies matrices in bf16 by units of their own."""
+    return bool(torch.cpu._is_amx_tile_supported())
+
+
+def exchange(
+    module: nn.Module, suits: Callable[[nn.Module], bool], kind: type[nn.Conv2d]
+) -> list[str]:
+    """Make layers compute as another kind does; in place, the state dict stays as it is.
+
+    Returns:
+        The names of the layers.
+    """
+    names = [name for name, layer in module.named_modules() if suits(layer)]
+    for name in names:
+        module.get_submodule(name).__class__ = kind
+    return names

@@ -63,7 +63,7 @@ class FusedUpdate:
         )
 
     def _begin_momentum(self) -> None:
-        """Give every weight that learns a momentum: SGD has all weights of a group begin in the same step."""
+        """Give a momentum to every weight that learns: SGD lets a group begin only as a whole."""
         if not isinstance(self.optimizer, torch.optim.SGD):
             return
         for settings in self.optimizer.param_groups:

@@ -61,6 +61,11 @@ class Layout(Protocol):
         """Whether each process holds shards of the weights only."""
         ...
 
+    @property
+    def is_staged(self) -> bool:
+        """Whether each process trains only some stages of the network."""
+        ...
+
     def spread(
         self, module: ImageClassifier, average: torch.nn.Module | None, *, overlap: bool
     ) -> Forward:
@@ -150,7 +155,7 @@ class Alone:
     shard = (0, 1)
     eval_shard = (0, 1)
     is_first = True
-    is_sharded = False
+    is_sharded = is_staged = False
 
     def spread(
         self, module: ImageClassifier, average: torch.nn.Module | None, *, overlap: bool

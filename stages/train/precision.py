@@ -7,7 +7,8 @@ scaler = choice.scaler(device)                 # does nothing unless fp16
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +16,8 @@ import torch
 
 from pipeline.device import Device
 from pipeline.errors import ConfigError
+from stages.train.amx import has_amx
+from stages.train.attention import QuickAttention
 
 Name = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[str, torch.dtype] = {
@@ -44,7 +47,9 @@ class Precision:
         """Return the autocast context of a forward pass; for fp32 there is none to enter."""
         if self.name == "fp32":
             return nullcontext()
-        return torch.autocast(device.kind, DTYPES[self.name])
+        autocast = torch.autocast(device.kind, DTYPES[self.name])
+        is_quick = self.name == "bf16" and not device.is_cuda and has_amx()
+        return _with_quick_attention(autocast) if is_quick else autocast
 
     def scaler(self, device: Device) -> torch.amp.GradScaler:
         """Return the loss scaler: at work for fp16 only, since bf16 has the range of fp32."""
@@ -52,6 +57,12 @@ class Precision:
 
 
 FP32 = Precision(name="fp32", reason="the reference of every later stage")
+
+
+@contextmanager
+def _with_quick_attention(autocast: torch.autocast) -> Iterator[None]:
+    with autocast, QuickAttention():
+        yield
 
 
 def detect_units(device: Device) -> Units:

@@ -144,7 +144,7 @@ def _train_in(
                 pipeline.gradients if pipeline else None,
             )  # fmt: skip
             learner.freezing = freeze_as_asked(module, config, ctx.events)
-            if layout.shard[1] > 1 and layout.shard == layout.eval_shard:
+            if layout.shard[1] > 1 and not layout.is_staged:
                 learner.try_out(Batch(images, first.targets[:_CHECKED], first.index[:_CHECKED]))
             teller = Teller(ctx.events, config.epochs, steps)
             loop = Loop(config, ctx, learner, train_loader, eval_loader, checkpoints, teller)
@@ -189,7 +189,7 @@ def pipelined(
     if not config.parallel.is_pipelined:
         yield None
         return
-    if layout.shard != layout.eval_shard:
+    if layout.is_staged:
         from stages.train.distributed.open_staged import open_staged
         from stages.train.distributed.staged import Staged
 

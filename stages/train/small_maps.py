@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stages.train.amx import computes_in_amx
+from stages.train.amx import computes_in_amx, exchange
 
 ROW = 32
 """Neighbours that the kernel multiplies at a time."""
@@ -44,10 +44,7 @@ def quicken_small_maps(module: nn.Module) -> list[str]:
     Returns:
         The names of the convolutions.
     """
-    names = [name for name, layer in module.named_modules() if _is_suitable(layer)]
-    for name in names:
-        module.get_submodule(name).__class__ = SmallMapConv2d
-    return names
+    return exchange(module, _is_suitable, SmallMapConv2d)
 
 
 def images_in_a_row(batch: int, width: int, gap: int) -> int:

@@ -6,7 +6,7 @@ Without operations the graph needs nothing but the files, so what is served is w
 from __future__ import annotations
 
 import numpy as np
-from nvidia.dali import fn, math, pipeline_def, types
+from nvidia.dali import fn, math, types
 from nvidia.dali.data_node import DataNode
 from nvidia.dali.pipeline import Pipeline
 
@@ -14,6 +14,7 @@ from pipeline.device import Device
 from stages.augment.audio.features import LEVELS, AudioFeatures
 from stages.augment.audio.plan import AudioPlan, needed_draws
 from stages.augment.audio.resample import PASS_SHARE, QUALITY, REACH, low_pass_taps
+from stages.augment.backends.dali_build import build
 
 ENCODED = "encoded"
 _TINY = 1e-9
@@ -59,16 +60,7 @@ def build_audio_pipeline(
             )
         return images
 
-    pipeline = pipeline_def(graph, enable_conditionals=True)(
-        batch_size=batch_size,
-        num_threads=threads,
-        device_id=device.dali_id,
-        prefetch_queue_depth=1,
-        exec_async=False,
-        exec_pipelined=False,
-    )
-    pipeline.build()
-    return pipeline
+    return build(graph, device, batch_size, threads, conditionals=True)
 
 
 def _low_pass(wave: DataNode, cutoff: DataNode) -> DataNode:

@@ -8,12 +8,13 @@ from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
-from nvidia.dali import fn, pipeline_def, types
+from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 from nvidia.dali.pipeline import Pipeline
 
 from pipeline.device import Device
 from stages.augment.backends.dali_automatic import augment_automatically
+from stages.augment.backends.dali_build import build
 from stages.augment.operations import Automatic, ColorJitter, Erase, Flip, GaussianBlur
 from stages.augment.plan import Draws, Pixel, Plan
 
@@ -36,20 +37,9 @@ def build_pipeline(
             images = change_pixels(images, plan, operation, _number(f"{PIXEL_INPUT}{number}"))
         return images
 
-    define = pipeline_def(
-        graph, enable_conditionals=any(isinstance(o, Automatic) for o in plan.pixel)
-    )
+    conditionals = any(isinstance(operation, Automatic) for operation in plan.pixel)
     with _without_deprecations():
-        pipeline = define(
-            batch_size=batch_size,
-            num_threads=threads,
-            device_id=device.dali_id,
-            prefetch_queue_depth=1,
-            exec_async=False,
-            exec_pipelined=False,
-        )
-        pipeline.build()
-    return pipeline
+        return build(graph, device, batch_size, threads, conditionals=conditionals)
 
 
 @contextmanager

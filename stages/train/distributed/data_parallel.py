@@ -46,6 +46,11 @@ class DataParallel:
         return self.shard
 
     @property
+    def is_staged(self) -> bool:
+        """Whether each rank trains only some stages: no."""
+        return False
+
+    @property
     def is_first(self) -> bool:
         """Whether this process writes files and talks."""
         return self.group.rank == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
@@ -16,16 +15,14 @@ from stages.train.distributed.staged import Staged
 from stages.train.gpipe.chain import Chain
 from stages.train.gpipe.chapter import pipeline_blocks
 from stages.train.gpipe.comparison import compare_activations
-from stages.train.gpipe.memory import Autocast, MemoryMeter
-from stages.train.gpipe.open import check_engine, open_chain
+from stages.train.gpipe.memory import MemoryMeter
+from stages.train.gpipe.open import ChainedNetwork, check_engine
 from stages.train.gpipe.pipeline_plan import PipelinePlan
-from stages.train.gpipe.planner import plan_pipeline
-from stages.train.gpipe.probe import probe
 from stages.train.gpipe.ranks import STAGES_PER_RANK, Ranks, check_pieces
 from stages.train.gpipe.setup import Setup
 from stages.train.gpipe.split import state_names
-from stages.train.gpipe.weights import parameter_bytes
 from stages.train.models.classifier import ImageClassifier
+from stages.train.parallel_config import ParallelConfig
 from stages.train.precision import Precision
 
 
@@ -76,60 +73,34 @@ def open_staged(
             "stages.train.parallel.recompute: does not go with schedule: 'zero_bubble', which "
             "splits the backward pass of a graph that has to be there. Set recompute: never."
         )
-    chain = open_chain(module, images, parallel)
-    repeats = -(-batch_size // len(images))
-    example = images.repeat(repeats, *[1] * (images.dim() - 1))[:batch_size]
-    autocast = partial(precision.autocast, ctx.device)
-    meter = MemoryMeter(chain, example, autocast=autocast)
-    plan = _plan(config, chain, example, autocast, meter, layout) if layout.is_first else None
+    network = ChainedNetwork.of(module, config, precision, ctx.device, images, batch_size)
+    plan = _plan(network, parallel, layout) if layout.is_first else None
     # Two profiles are never the same: the first rank's plan is everybody's.
     said = layout.first_says(json.dumps([plan.bounds, plan.micro_batches]) if plan else "")
     bounds, micro_batches = json.loads(said)
     check_pieces(batch_size, micro_batches)
-    piece = example[: batch_size // micro_batches]
-    probed = probe(chain, piece, precision, ctx.device)
-    setup = Setup(
-        chain=chain,
-        bounds=tuple(bounds),
+    probed = network.probe(batch_size // micro_batches)
+    setup = network.setup(
+        tuple(bounds),
+        micro_batches,
+        "gpipe" if parallel.schedule == "gpipe" else "1f1b",
         traits=probed.traits,
-        micro_batches=micro_batches,
-        schedule="gpipe" if parallel.schedule == "gpipe" else "1f1b",
-        recompute=parallel.recompute_mode,
-        precision=precision,
-        device=ctx.device,
-        label_smoothing=config.label_smoothing,
         seed=ctx.seed + layout.shard[0],  # other dropout for other samples
-        timeout_s=parallel.timeout_s,
     )
     ranks = Ranks(setup, parallel.schedule, probed, layout.pipeline)
     _check_trainable(ranks)
-    layout.divide(_owners(chain, module, setup, layout.pipeline.size()), ranks.modules)
+    layout.divide(_owners(network.chain, module, setup, layout.pipeline.size()), ranks.modules)
     for reason in plan.reasons if plan else ():
         ctx.events.info(f"pipeline: {reason}")
     for stage in range(setup.stages):
         rank = stage % layout.pipeline.size()
         ctx.events.info(f"pipeline: {setup.name(stage)} on rank {rank} of each copy")
-    return StagedPipeline(ranks, meter, plan)
+    return StagedPipeline(ranks, network.meter, plan)
 
 
-def _plan(
-    config: TrainConfig,
-    chain: Chain,
-    example: torch.Tensor,
-    autocast: Autocast,
-    meter: MemoryMeter,
-    layout: Staged,
-) -> PipelinePlan:
-    stages = layout.pipeline.size() * STAGES_PER_RANK[config.parallel.schedule]
-    return plan_pipeline(
-        config.parallel.model_copy(update={"pipeline": stages}),
-        chain,
-        example,
-        weights=parameter_bytes(config),
-        autocast=autocast,
-        meter=meter,
-        cores=stages,
-    )
+def _plan(network: ChainedNetwork, parallel: ParallelConfig, layout: Staged) -> PipelinePlan:
+    stages = layout.pipeline.size() * STAGES_PER_RANK[parallel.schedule]
+    return network.plan(parallel.model_copy(update={"pipeline": stages}), cores=stages)
 
 
 def _owners(chain: Chain, module: ImageClassifier, setup: Setup, ranks: int) -> dict[str, int]:

@@ -35,6 +35,11 @@ class Staged(DataParallel):
         return self.group.mesh.get_group("pipeline")
 
     @property
+    def is_staged(self) -> bool:
+        """Whether each rank trains only some stages: yes."""
+        return True
+
+    @property
     def eval_shard(self) -> tuple[int, int]:
         """(rank, world): all ranks evaluate, each other samples."""
         return self.group.rank, self.group.world

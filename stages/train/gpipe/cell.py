@@ -45,6 +45,22 @@ class CellPlan:
     precision: Precision
     device: Device
 
+    def run_block(
+        self,
+        blocks: Sequence[Block],
+        number: int,
+        m: int,
+        step: int,
+        place: torch.device,
+        carry: Carry,
+    ) -> Carry:
+        """Run one of the stage's blocks; it draws the same numbers however often it is run."""
+        if not self.traits[number].draws:
+            return blocks[number](carry)
+        stream = key(self.seed, step=step, micro_batch=m, block=self.first_block + number)
+        with keyed(place, stream):
+            return blocks[number](carry)
+
 
 @dataclass(frozen=True, slots=True)
 class _Alive:
@@ -150,12 +166,7 @@ class Cell:
         return carry
 
     def _run_block(self, m: int, number: int, carry: Carry) -> Carry:
-        block, plan = self.blocks[number], self.plan
-        if not plan.traits[number].draws:
-            return block(carry)
-        stream = key(plan.seed, step=self._step, micro_batch=m, block=plan.first_block + number)
-        with keyed(self.place, stream):
-            return block(carry)
+        return self.plan.run_block(self.blocks, number, m, self._step, self.place, carry)
 
     def _leaves(self, carry: Carry, *, inner: bool = False) -> Carry:
         """Return the same tensors at the root of a new graph."""

@@ -14,7 +14,6 @@ from stages.train.deferred_norm import DeferredNorms
 from stages.train.gpipe.cell import CellPlan
 from stages.train.gpipe.chain import Block, Carry
 from stages.train.gpipe.probe import Layout, overwrites_input
-from stages.train.gpipe.randomness import key, keyed
 
 
 class StageModule(nn.Module):
@@ -78,12 +77,8 @@ class StageModule(nn.Module):
         return carry
 
     def _run_block(self, m: int, number: int, carry: Carry) -> Carry:
-        block, plan = self._chain[number], self._plan
-        if not plan.traits[number].draws:
-            return block(carry)
-        stream = key(plan.seed, step=self._step, micro_batch=m, block=plan.first_block + number)
-        with keyed(torch.device(str(plan.device)), stream):
-            return block(carry)
+        place = torch.device(str(self._plan.device))
+        return self._plan.run_block(self._chain, number, m, self._step, place, carry)
 
     def _laid_out(self, carry: Carry) -> Carry:
         return tuple(

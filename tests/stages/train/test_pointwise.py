@@ -32,6 +32,24 @@ def test_output_and_gradients_are_those_of_the_plain_convolution(stride, bias, l
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("size", [(16, 24), (17, 24)])
+def test_so_are_those_of_patches(size, layout, monkeypatch):
+    torch.manual_seed(0)
+    plain = nn.Conv2d(3, 5, (8, 12), stride=(8, 12)).double()
+    network = nn.Sequential(copy.deepcopy(plain))
+    assert multiply_pixels(network) == ["0"]
+    monkeypatch.setattr(pointwise, "computes_in_amx", lambda images: True)
+    images = torch.randn(2, 3, *size, dtype=torch.float64).to(memory_format=layout)
+    answers = []
+    for layer in (plain, network):
+        answer = layer(images)
+        answer.square().sum().backward()
+        answers.append([answer, *(p.grad for p in layer.parameters())])
+    for one, other in zip(*answers, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_only_plain_convolutions_of_one_pixel_are_changed_and_the_state_stays():
     network = nn.Sequential(
         nn.Conv2d(4, 4, 1),
@@ -39,6 +57,7 @@ def test_only_plain_convolutions_of_one_pixel_are_changed_and_the_state_stays():
         nn.Conv2d(4, 4, 1, groups=2),
         nn.Conv2d(4, 4, 1, padding=1),
         nn.Conv2d(4, 8, 1, stride=2, bias=False),
+        nn.Conv2d(4, 8, 4, stride=4),
     )
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     assert multiply_pixels(network) == ["0", "4"]
