@@ -7,7 +7,7 @@ torch's flash kernel for CPUs computes its backward pass in bf16 several times s
 plain matrix products make use of the units (torch 2.14.1, one core of a Xeon with AMX; ms forward
 and backward, N images x heads x tokens x width of a head):
 
-    16 x 6 x 17 x 64: 16.1 -> 3.4      4 x 6 x 197 x 64: 29.6 -> 12.1      1 x 6 x 577 x 64: 54 -> 24
+    16 x 6 x 17 x 64: 16.1 -> 3.4      4 x 6 x 197 x 64: 29.6 -> 12.1     1 x 6 x 577 x 64: 54 -> 24
 
 They keep the N x H x T x T weights for the backward pass, which the kernel computes again, so long
 sequences stay with it.
