@@ -118,6 +118,9 @@ class DataSpec:
         return TensorSpec(name="logits", dtype="float32", shape=(-1, len(self.classes)))
 
 
+Argument = str | int | float | bool | tuple[float, ...] | Mapping[str, object] | None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModuleRef:
     """How to build a `torch.nn.Module` again: a dotted factory and its arguments.
@@ -128,7 +131,7 @@ class ModuleRef:
 
     factory: str
     """``package.module:function``."""
-    arguments: Mapping[str, str | int | float | bool | tuple[float, ...] | None]
+    arguments: Mapping[str, Argument]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

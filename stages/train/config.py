@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from pipeline.stage import StageConfig
+from stages.train.fff.config import FffConfig
 from stages.train.finetune_config import Freeze
 from stages.train.parallel_config import LaunchConfig, ParallelConfig
 
@@ -103,6 +104,8 @@ class TrainConfig(StageConfig):
     small_input: Literal["auto"] | bool = False
     """Replace a ResNet's 7x7/2 stem and max-pool by one 3x3/1 convolution, which keeps detail at
     about 16 times the computation; ``auto``: for images up to 64 px without pretrained weights."""
+    fff: FffConfig | Literal[False] = False
+    """Fast feedforward layers in place of a transformer's own; ``{}`` takes the defaults."""
     pretrained: str | Literal[False] = False
     """Weights to start from: a safetensors file, timm's or ours; ``auto``: timm's for this model
     where a cache of this machine holds them; ``download``: fetched otherwise; ``false``: none."""
@@ -200,6 +203,16 @@ class TrainConfig(StageConfig):
             raise ValueError(
                 "normalization: 'pretrained' needs weights to take it from, and pretrained is "
                 "false. Set pretrained, or use normalization: data."
+            )
+        if self.fff and self.pretrained:
+            raise ValueError(
+                "fff: makes new feedforward layers, and pretrained weights are of the old ones. "
+                "Set pretrained: false, or fff: false."
+            )
+        if self.fff and (self.fff.balance or self.fff.hardening) and self.parallel.is_pipelined:
+            raise ValueError(
+                "fff: balance and hardening add to the loss of the whole network, which a pipeline "
+                "has in no one place. Set them to 0, or parallel.pipeline: 1."
             )
         if self.schedule.warmup_epochs > self.epochs:
             raise ValueError(

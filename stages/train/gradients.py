@@ -15,6 +15,7 @@ import torch
 
 from pipeline.device import Device
 from stages.augment.loader import Batch
+from stages.train.fff.penalties import collected_penalties
 from stages.train.objective import objective
 from stages.train.precision import Precision
 
@@ -53,9 +54,10 @@ class WholeBatch:
 
     def backward(self, batch: Batch, scaler: torch.amp.GradScaler, step: int) -> torch.Tensor:
         """Add the gradient of the scaled mean loss to every parameter's ``grad``."""
-        with self.precision.autocast(self.device):
+        with self.precision.autocast(self.device), collected_penalties() as penalties:
             logits = self.forward(batch.images)
             loss = objective(logits, batch.targets, batch.mix, self.label_smoothing)
+        loss = penalties.added_to(loss)
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 

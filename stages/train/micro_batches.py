@@ -18,6 +18,7 @@ from pipeline.device import Device
 from pipeline.errors import ConfigError
 from stages.augment.loader import Batch
 from stages.train.deferred_norm import DeferredNorms
+from stages.train.fff.penalties import collected_penalties
 from stages.train.gradients import Forward
 from stages.train.objective import Labels
 from stages.train.precision import Precision
@@ -92,8 +93,9 @@ class MicroBatches:
         with self._norms.deferred(self.pieces):
             for number, piece in enumerate(split_batch(batch, self.pieces)):
                 self._norms.select(number)
-                with self.precision.autocast(self.device):
+                with self.precision.autocast(self.device), collected_penalties() as penalties:
                     loss = piece.loss(self.forward(piece.images), self.label_smoothing)
+                loss = penalties.added_to(loss, piece.share)
                 scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
                 total += loss.detach()
         return total

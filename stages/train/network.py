@@ -10,6 +10,7 @@ from pipeline.errors import ConfigError
 from pipeline.events import EventLog
 from stages.augment.loader import open_loader
 from stages.train.config import TrainConfig
+from stages.train.fff.usage import fast_layers
 from stages.train.finetune import choose_normalization, find_weights, start_from
 from stages.train.models.classifier import ImageClassifier
 from stages.train.models.factory import FACTORY, build_model
@@ -18,7 +19,7 @@ from stages.train.models.weights_file import WeightsFile
 from stages.train.models.whitening import fit_to_images, has_whitening
 from stages.train.quick_convolutions import quicken
 
-_FROM_DATA = ("name", "classes", "height", "width", "channels", "mean", "std", "small_input")
+_FROM_DATA = ("name", "classes", "height", "width", "channels", "mean", "std", "small_input", "fff")
 
 
 def build_network(
@@ -40,6 +41,8 @@ def build_network(
             f"small_input: auto gives {config.model} a stem of one 3x3 convolution of stride 1, "
             f"because the images are {spec.width}x{spec.height} (false keeps the faster original)"
         )
+    for name, layer in fast_layers(module).items():
+        events.info(f"fff: {name}: {layer.active:,} of {len(layer.w_in):,} neurons for a token")
     if weights is not None:
         start_from(module, weights, spec, events)
     else:
@@ -76,6 +79,7 @@ def _reference(config: TrainConfig, spec: DataSpec) -> ModuleRef:
             "mean": spec.mean,
             "std": spec.std,
             "small_input": config.small_input is True,
+            **({"fff": config.fff.model_dump()} if config.fff else {}),
             **config.model_options,
         },
     )

@@ -14,6 +14,7 @@ from stages.train.chapter import Outcome, write_chapter
 from stages.train.checkpoint import Tensors, save_weights
 from stages.train.efficiency import Efficiency, flops_per_image, measured_peak
 from stages.train.evaluate import Evaluation
+from stages.train.fff.usage import usage_blocks, watched_leaves
 from stages.train.finetune import note_of
 from stages.train.loop import Loop
 from stages.train.precision import FP32
@@ -25,7 +26,9 @@ def finish(draft: TrainedModel, loop: Loop, check: AmpCheck | None) -> TrainedMo
     learner, ctx, position = loop.learner, loop.ctx, loop.position
     weights, source = choose_weights(loop)
     learner.module.load_state_dict(weights)
-    reference = loop.measure(learner.module, FP32, "eval fp32")
+    with watched_leaves(learner.module) as usage:
+        reference = loop.measure(learner.module, FP32, "eval fp32")
+        loop.told = (*loop.told, *usage_blocks(usage.layers()))
     hops = [_hop("fp32", reference)]
     if learner.precision.name != "fp32":
         amp = loop.measure(learner.module, learner.precision, f"eval {learner.precision.name}")

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from pipeline.errors import ConfigError
+from stages.train.fff.swap import swap_feedforward
 from stages.train.models.classifier import ImageClassifier
 from stages.train.models.names import model_problem
 from stages.train.models.stem import has_large_stem, shrink_stem
@@ -30,6 +31,7 @@ def build_model(
     mean: Sequence[float],
     std: Sequence[float],
     small_input: bool = False,
+    fff: Mapping[str, object] | None = None,
     **options: Option,
 ) -> ImageClassifier:
     """Build a network by timm's name or by a dotted path, with fresh random weights.
@@ -49,6 +51,8 @@ def build_model(
                 "Use small_input: auto."
             )
         shrink_stem(body)
+    if fff is not None:
+        swap_feedforward(body, fff)
     model = ImageClassifier(body, mean, std)
     _try_one_batch(model, name, sizes)
     return model

@@ -1,0 +1,50 @@
+"""What the YAML may say about fast feedforward layers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from pipeline.stage import StageConfig
+
+MOST_NEURONS = 2**20
+
+Pattern = Annotated[str, Field(min_length=1)]
+
+
+class FffConfig(StageConfig):
+    """Replaces feedforward layers by trees of neurons, of which a token visits one path."""
+
+    layers: Literal["all"] | Annotated[list[Pattern], Field(min_length=1)] = "all"
+    """Which feedforward layers, by name or pattern (``["blocks.[0-5].mlp"]``)."""
+    depth: int = Field(default=5, ge=0, le=16)
+    """Levels below the root: a tree has 2^(depth + 1) - 1 neurons, and depth + 1 of them work."""
+    trees: int = Field(default=8, ge=1, le=1024)
+    """Side by side; their outputs add up."""
+    dense_width: int = Field(default=0, ge=0, le=65536)
+    """Neurons that work for every token, beside the trees."""
+    form: Literal["auto", "gathered", "masked"] = "auto"
+    """How training computes: rows of visited neurons ``gathered``, or all of them ``masked``."""
+    balance: float = Field(default=0.0, ge=0, le=100)
+    """Weight in the loss of nodes that send most tokens one way; 0.01 is a start."""
+    hardening: float = Field(default=0.0, ge=0, le=100)
+    """Above 0, training mixes all paths, with this weight in the loss of uncertain nodes."""
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Self:
+        neurons = self.trees * (2 ** (self.depth + 1) - 1)
+        if neurons > MOST_NEURONS:
+            raise ValueError(
+                f"depth {self.depth} and trees {self.trees} make {neurons:,} neurons a layer, and "
+                f"at most {MOST_NEURONS:,} are allowed. Lower one of them."
+            )
+        if self.hardening and self.balance:
+            raise ValueError(
+                "balance: goes with hard paths, and hardening mixes them. Set one of them to 0."
+            )
+        if self.hardening and self.form == "gathered":
+            raise ValueError(
+                "form: 'gathered' visits one path, and hardening mixes all. Use form: auto."
+            )
+        return self
