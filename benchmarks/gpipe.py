@@ -42,7 +42,7 @@ PLAIN, BEST, OURS, TORCH, PIECES = (
 )  # fmt: skip
 STAGES = 2
 MICRO_BATCHES = (1, 4, 8, 16, 32)
-ROUNDS = 15
+ROUNDS = 10
 """Of one step each: the sides of a round run within seconds, however the machine's clock moves."""
 TARGETS = {
     **{f"M={m}: {OURS} / {PLAIN} / ideal": 0.96 for m in (4, 8, 16)},

@@ -21,6 +21,7 @@ from torch.nn.functional import cross_entropy
 from benchmarks.language_model import Layers, Shape, language_model, words_of
 
 _TIMEOUT = timedelta(minutes=10)
+_DONE = "done\n"
 
 
 class Half:
@@ -58,7 +59,10 @@ class TorchPipeline:
         numbers = [shape.blocks, shape.width, shape.heads, shape.tokens, shape.words, shape.batch]
         command = [sys.executable, "-m", "benchmarks.torch_pipeline", str(store), str(cut)]
         self._other = subprocess.Popen(
-            [*command, *map(str, numbers)], stdin=subprocess.PIPE, text=True
+            [*command, *map(str, numbers)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         self.last = Half(store, 1, cut, shape)
 
@@ -68,9 +72,13 @@ class TorchPipeline:
         self.last.prepare(micro_batches)
 
     def step(self) -> torch.Tensor:
-        """Compute the gradients of one mini-batch; returns the loss."""
+        """Compute the gradients of one mini-batch on both stages; returns the loss."""
         self._tell("step")
-        return self.last.step()
+        loss = self.last.step()
+        # The other stage still has the last micro-batch to go back through.
+        assert self._other.stdout is not None
+        assert self._other.stdout.readline() == _DONE
+        return loss
 
     def close(self) -> None:
         """End the other process."""
@@ -97,6 +105,7 @@ def main() -> None:
             half.prepare(int(rest[0]))
         else:
             half.step()
+            print(_DONE, end="", flush=True)
     dist.destroy_process_group()
 
 

@@ -130,16 +130,16 @@ class FFF(nn.Module):
         with torch.autocast(tokens.device.type, enabled=False):
             tokens = tokens.to(self.w_in.dtype)  # which way to go is decided at full precision
             logits, path = route(tokens, self.w_in, self.b_in, depth=self.depth, trees=self.trees)
-            hidden = self.activation(logits)  # (N, T, L)
+            hidden: torch.Tensor = self.activation(logits)  # (N, T, L)
             if self.training and self.balance:
                 add_penalty(self.balance * imbalance(logits, path, len(self.w_in)))
             if self.leaf_counts is not None:
                 self._count(path)
-            if torch.is_grad_enabled():
-                return embedding_bag(
-                    path.flatten(1), self.w_out, per_sample_weights=hidden.flatten(1), mode="sum"
-                )
-            return (self.w_out[path.flatten(1)] * hidden.flatten(1).unsqueeze(-1)).sum(1)
+            if torch.compiler.is_exporting():  # graphs have no bag of embeddings
+                return (self.w_out[path.flatten(1)] * hidden.flatten(1).unsqueeze(-1)).sum(1)
+            return embedding_bag(
+                path.flatten(1), self.w_out, per_sample_weights=hidden.flatten(1), mode="sum"
+            )
 
     def _masked(self, tokens: torch.Tensor) -> torch.Tensor:
         logits = self._all_logits(tokens)

@@ -4,7 +4,8 @@
     profile.forward_s(8)        # one number a block; other sizes are interpolated
 
 On a CPU it takes the time of its own thread, which other programs do not disturb as they disturb
-the clock on the wall; on a GPU it takes events on the stream.
+the clock on the wall; on a GPU it takes events on the stream. What it takes to time a block alone,
+and to start autograd for it, is measured on empty blocks and taken off: a stage starts it once.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from stages.train.gpipe.memory import Autocast, Loss, any_loss, leaves
 WARM_UPS, ROUNDS = 1, 3
 BUDGET_S = 20.0
 """Larger sizes are left out, and extrapolated, when all that was measured took this long."""
+
+_LEAST_SHARE = 0.1
+"""Of what was measured, that is left to a block when the time around it is taken off."""
 
 Timer = Callable[[Callable[[], Carry]], tuple[Carry, float]]
 """Runs something and returns its result with the seconds that it took."""
@@ -119,29 +123,52 @@ def _time_blocks(
     chain: Chain, images: torch.Tensor, loss: Loss, autocast: Autocast, timer: Timer
 ) -> tuple[list[float], list[float]]:
     """Go through the chain once, each block forward and at once backward."""
-    forward, backward = [], []
+    forward: list[float] = []
+    backward: list[float] = []
     carry: Carry = (images,)
     for position, block in enumerate(chain.blocks):
         last = position == len(chain) - 1
+        empty = _time(_view, leaves(carry) if position else carry, autocast, timer)
 
-        def go(block: Block = block, carry: Carry = carry, last: bool = last) -> Carry:
-            with autocast():
-                outputs = block(carry)
-                return (loss(*outputs), *outputs) if last else outputs
+        def run(carry: Carry, block: Block = block, last: bool = last) -> Carry:
+            outputs = block(carry)
+            return (loss(*outputs), *outputs) if last else outputs
 
-        outputs, seconds = timer(go)
-        forward.append(seconds)
-        roots = [t for t in (outputs[:1] if last else outputs) if t.requires_grad]
-        grads = [torch.ones_like(root) for root in roots]
-
-        def back(roots: list[torch.Tensor] = roots, grads: list[torch.Tensor] = grads) -> Carry:
-            if roots:
-                torch.autograd.backward(roots, grads)
-            return ()
-
-        backward.append(timer(back)[1])
+        outputs, *seconds = _time(run, carry, autocast, timer, only_first=last)
+        for times, whole, around in zip((forward, backward), seconds, empty[1:], strict=True):
+            times.append(max(whole - around, _LEAST_SHARE * whole))
         carry = leaves(outputs)
     return forward, backward
+
+
+def _time(
+    run: Callable[[Carry], Carry],
+    carry: Carry,
+    autocast: Autocast,
+    timer: Timer,
+    *,
+    only_first: bool = False,
+) -> tuple[Carry, float, float]:
+    """Return what a block gives, and its seconds forward and backward."""
+
+    def go() -> Carry:
+        with autocast():
+            return run(carry)
+
+    outputs, forward = timer(go)
+    roots = [tensor for tensor in outputs[: 1 if only_first else None] if tensor.requires_grad]
+    grads = [torch.ones_like(root) for root in roots]
+
+    def back() -> Carry:
+        if roots:
+            torch.autograd.backward(roots, grads)
+        return ()
+
+    return outputs, forward, timer(back)[1]
+
+
+def _view(carry: Carry) -> Carry:
+    return tuple(tensor.view_as(tensor) for tensor in carry)
 
 
 def _thread_time(run: Callable[[], Carry]) -> tuple[Carry, float]:

@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.torch import load_file
 
 from stages.export.restore import restore
 from stages.export.to_onnx import to_onnx
@@ -69,3 +70,14 @@ def test_its_graph_has_plain_operators_and_answers_as_the_network_does(
 def test_what_does_not_go_with_fast_layers_is_explained(changes, message):
     with pytest.raises(ValidationError, match=message):
         TrainConfig.model_validate({**VIT, **changes})
+
+
+def test_a_pipeline_trains_fast_layers_as_one_device_does(train_once, settings):
+    short = {**settings, "fff": {"depth": 3, "trees": 2}, "epochs": 2, "ema": False}
+    alone = train_once("alone", **short, parallel={"micro_batches": 2})
+    cut = {"pipeline": 2, "micro_batches": 2, "engine": "devices"}
+    stages = train_once("stages", **short, parallel=cut)
+    one, other = load_file(alone.weights), load_file(stages.weights)
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(tensor, other[name], rtol=1e-4, atol=1e-5)
