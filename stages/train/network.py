@@ -10,7 +10,7 @@ from pipeline.errors import ConfigError
 from pipeline.events import EventLog
 from stages.augment.loader import open_loader
 from stages.train.config import TrainConfig
-from stages.train.fff.usage import fast_layers
+from stages.train.fff.layer import fast_layers
 from stages.train.finetune import choose_normalization, find_weights, start_from
 from stages.train.models.classifier import ImageClassifier
 from stages.train.models.factory import FACTORY, build_model

@@ -34,10 +34,9 @@ def _choose(store: Store, world: int, deadline: float) -> str:
     name = uuid.uuid4().hex
     store.set("name", name)
     for rank in range(1, world):
-        answer = f"answer {rank}"
-        while not (_read(store, answer)).startswith(name):
+        while not (answer := _read(store, f"answer {rank}")).startswith(name):
             _wait(deadline, f"rank {rank}")
-        store.set(f"confirmed {_read(store, answer)}", "yes")
+        store.set(f"confirmed {answer}", "yes")
     return name
 
 

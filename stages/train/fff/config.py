@@ -7,10 +7,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from pipeline.stage import StageConfig
+from stages.train.finetune_config import Pattern
 
+Form = Literal["auto", "gathered", "masked"]
 MOST_NEURONS = 2**20
-
-Pattern = Annotated[str, Field(min_length=1)]
 
 
 class FffConfig(StageConfig):
@@ -24,7 +24,7 @@ class FffConfig(StageConfig):
     """Side by side; their outputs add up."""
     dense_width: int = Field(default=0, ge=0, le=65536)
     """Neurons that work for every token, beside the trees."""
-    form: Literal["auto", "gathered", "masked"] = "auto"
+    form: Form = "auto"
     """How training computes: rows of visited neurons ``gathered``, or all of them ``masked``."""
     balance: float = Field(default=0.0, ge=0, le=100)
     """Weight in the loss of nodes that send most tokens one way; 0.01 is a start."""

@@ -14,17 +14,16 @@ Shapes: N tokens, I inputs, O outputs, T trees, L levels, n nodes.
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import nn
 from torch.nn.functional import embedding_bag, linear
 
+from stages.train.fff.config import Form
 from stages.train.fff.penalties import add_penalty, imbalance, uncertainty
 from stages.train.fff.routed import route
 from stages.train.fff.tree import nodes_of, reached
 
-Form = Literal["auto", "gathered", "masked"]
 LEAST_WORK_SAVED = 16
 """Neurons for each visited one, from which on a CPU gathers rows faster than it masks products."""
 
@@ -79,7 +78,7 @@ class FFF(nn.Module):
                 nn.Linear(dense_width, out_features, bias=False),
             )
         self.leaf_counts: torch.Tensor | None = None
-        """(T, leaves), tokens that ended there, while `usage.watched` looks."""
+        """(T, leaves), tokens that ended there, while `usage.watched_leaves` looks."""
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -145,7 +144,7 @@ class FFF(nn.Module):
         logits = self._all_logits(tokens)
         with torch.no_grad():
             mask = reached((logits > 0).to(logits.dtype), self.depth)
-        if self.training and self.balance:
+        if self.balance:
             path = mask.flatten(1).nonzero()[:, 1].view(len(tokens), self.trees, self.depth + 1)
             along = logits.flatten(1).gather(1, path.flatten(1)).view_as(path)
             add_penalty(self.balance * imbalance(along, path, len(self.w_in)))
@@ -169,3 +168,8 @@ class FFF(nn.Module):
         for tree, counts in enumerate(self.leaf_counts):
             leaves = path[:, tree, -1] - tree * nodes_of(self.depth) - first
             counts += torch.bincount(leaves, minlength=len(counts))
+
+
+def fast_layers(module: nn.Module) -> dict[str, FFF]:
+    """Return the fast layers of a network by name."""
+    return {name: layer for name, layer in module.named_modules() if isinstance(layer, FFF)}

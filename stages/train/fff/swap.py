@@ -16,7 +16,7 @@ from torch import nn
 
 from pipeline.errors import ConfigError, nearest
 from stages.train.fff.config import FffConfig
-from stages.train.fff.layer import FFF
+from stages.train.fff.layer import FFF, fast_layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def swap_feedforward(module: nn.Module, settings: Mapping[str, object]) -> list[
     chosen = layers if config.layers == "all" else _named(config.layers, layers)
     for feedforward in chosen:
         feedforward.replace(feedforward.faster(config))
-    return [name for name, layer in module.named_modules() if isinstance(layer, FFF)]
+    return list(fast_layers(module))
 
 
 def _named(patterns: list[str], layers: list[Feedforward]) -> list[Feedforward]:

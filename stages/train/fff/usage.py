@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from pipeline.report.blocks import Block, LineChart, Series, Table
-from stages.train.fff.layer import FFF
+from stages.train.fff.layer import FFF, fast_layers
 
 _MOST_CURVES = 12
 
@@ -61,11 +61,6 @@ class Usage:
             for name, layer in self.fast.items()
             if layer.leaf_counts is not None
         ]
-
-
-def fast_layers(module: nn.Module) -> dict[str, FFF]:
-    """Return the fast layers of a network by name."""
-    return {name: layer for name, layer in module.named_modules() if isinstance(layer, FFF)}
 
 
 @contextmanager

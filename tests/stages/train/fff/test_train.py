@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from stages.export.restore import restore
 from stages.export.to_onnx import to_onnx
 from stages.train.config import TrainConfig
-from stages.train.fff.usage import fast_layers
+from stages.train.fff.layer import fast_layers
 
 VIT = {
     "model": "vit_tiny_patch16_224",
