@@ -25,17 +25,17 @@ usual = faults_of_a_step()
 with freed_memory_kept():
     for _ in range(4):
         faults_of_a_step()
-    kept = faults_of_a_step()
+    kept = sum(faults_of_a_step() for _ in range(16)) / 16
 print(usual, kept, faults_of_a_step())
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
-def test_the_second_step_takes_the_pages_of_the_first():
+def test_later_steps_take_the_pages_of_the_first():
     command = [sys.executable, "-c", BLOCKS]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    usual, kept, afterwards = map(int, done.stdout.split())
+    usual, kept, afterwards = map(float, done.stdout.split())
     pages = 12 * 2**23 // resource.getpagesize()
     assert usual >= 0.9 * pages
-    assert kept < pages / 10
+    assert kept < pages / 10  # a block now and then: where addresses fall, free space is split
     assert afterwards >= pages / 2
