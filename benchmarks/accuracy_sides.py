@@ -94,15 +94,14 @@ class _Epochs:
         self.points.append(Point(seconds=step * self.batch_size / speed, top1=top1))
 
 
-def ours(task: Task, seed: int, num_epochs: int) -> Curve:
+def ours(task: Task, seed: int) -> Curve:
     """Run the train stage as the configuration says; the curve is of the weights it exports.
 
     Args:
         task: the configuration and its data.
         seed: of weights and order.
-        num_epochs: over which the schedule of the configuration is laid.
     """
-    config = task.config.model_copy(update={"epochs": num_epochs})
+    config = task.config
     which = "ema_top1" if config.weights == "ema" else "top1"
     epochs = _Epochs(which, task.spec.batch_size)
     with TemporaryDirectory(prefix="dlpipe-accuracy-") as folder:

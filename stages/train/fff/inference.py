@@ -1,0 +1,93 @@
+"""Inference: a fast feedforward layer with packed weights, for use and not for training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from stages.train.fff import cmm
+from stages.train.fff.layer import FFF
+from stages.train.fff.packed import Layout, Weights, activation_of, pack
+
+
+class PackedFFF(nn.Module):
+    """What an `FFF` answers in evaluation, from records that a kernel reads; takes any dimensions.
+
+    `torch.compile` and `torch.export` see the operator ``dlpipe::cmm``.
+    """
+
+    def __init__(self, layer: FFF, weights: Weights = "fp32") -> None:
+        """Pack a layer; it is not changed, and later changes of it are not seen.
+
+        Args:
+            layer: trained.
+            weights: fp32, bf16 (tokens are rounded to bf16 too) or int8 (by row, symmetric).
+
+        Raises:
+            ConfigError: kernels do not know its activation.
+        """
+        super().__init__()
+        self.layout = Layout(
+            layer.in_features, layer.out_features, layer.depth, layer.trees, weights,
+            activation_of(layer.activation),
+        )  # fmt: skip
+        self.register_buffer("records", pack(self.layout, layer.w_in, layer.w_out, layer.b_in))
+        b_out = layer.b_out
+        self.register_buffer("b_out", None if b_out is None else b_out.detach().float().clone())
+        self.records: torch.Tensor
+        self.b_out: torch.Tensor | None
+        self.dense = layer.dense
+        self._run: cmm.Run | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (..., I) to (..., O).
+
+        Raises:
+            ValueError: x has another number of columns.
+            RuntimeError: a gradient is asked for.
+        """
+        if x.requires_grad and torch.is_grad_enabled():
+            raise RuntimeError(
+                "A packed layer has no gradient. Train the FFF, and pack it afterwards; or use "
+                "torch.no_grad()."
+            )
+        tokens = x if x.dim() == 2 else x.reshape(-1, self.layout.in_features)
+        if torch.compiler.is_compiling():
+            out = self._operator(tokens)
+        else:  # the dispatcher would take longer than a token does
+            if self._run is None:
+                self._run = cmm.open_run(self.records, self.b_out, self.layout)
+            out = self._run(tokens)
+        if self.dense is not None:
+            out = out + self.dense(tokens)
+        if x.dim() != 2:
+            out = out.reshape(*x.shape[:-1], self.layout.out_features)
+        return out if out.dtype is x.dtype else out.to(x.dtype)
+
+    def extra_repr(self) -> str:
+        """Describe the layer in a printed network."""
+        layout = self.layout
+        return (
+            f"{layout.in_features}, {layout.out_features}, depth={layout.depth}, "
+            f"trees={layout.trees}, {layout.weights} by {cmm.backend()}"
+        )
+
+    def _operator(self, tokens: torch.Tensor) -> torch.Tensor:
+        layout = self.layout
+        out: torch.Tensor = torch.ops.dlpipe.cmm(
+            tokens, self.records, self.b_out, layout.out_features, layout.depth, layout.trees,
+            layout.weights, layout.activation,
+        )  # fmt: skip
+        return out
+
+    def _apply(self, *arguments: Any, **options: Any) -> PackedFFF:
+        """Move to another device or kind, after which the records lie elsewhere."""
+        self._run = None
+        super()._apply(*arguments, **options)  # type: ignore[no-untyped-call]
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the kernel, which holds addresses."""
+        return {**self.__dict__, "_run": None}

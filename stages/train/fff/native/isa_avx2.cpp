@@ -1,0 +1,3 @@
+#define LANES 8
+#define KERNELS avx2
+#include "kernel.hpp"

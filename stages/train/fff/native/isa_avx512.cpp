@@ -1,0 +1,3 @@
+#define LANES 16
+#define KERNELS avx512
+#include "kernel.hpp"

@@ -1,0 +1,3 @@
+#define LANES 16
+#define KERNELS avx512_bf16
+#include "kernel.hpp"

@@ -1,0 +1,3 @@
+#define LANES 4
+#define KERNELS plain
+#include "kernel.hpp"

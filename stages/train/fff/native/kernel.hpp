@@ -1,0 +1,560 @@
+// The kernels of one instruction set. Each isa_*.cpp defines LANES and includes this once.
+//
+// A token's logits and outputs are summed in one fixed order, whatever it shares its tile with:
+// results do not depend on the batch or on the number of threads, to the bit. Everything here has
+// internal linkage, and no library templates are instantiated: a function compiled for AVX-512 must
+// not stand in for one of the rest of the program.
+#include <cstring>
+
+#include "forest.hpp"
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
+
+namespace cmm {
+namespace {
+
+constexpr int kLanes = LANES;
+constexpr int kUnits = 16 / kLanes;              // a unit: two vectors, 16 columns apart
+constexpr int kTile = kLanes == 8 ? 2 : 4;       // tokens by three rows that registers hold
+constexpr int kOutUnits = kLanes == 16 ? 2 : 1;  // units of output of four tokens
+constexpr int kFew = 3;                          // tokens from which both children's rows are read
+constexpr int kAhead = 2;                        // groups
+
+typedef float Vec __attribute__((vector_size(kLanes * 4)));
+typedef std::int32_t Ints __attribute__((vector_size(kLanes * 4)));
+typedef std::uint32_t Bits __attribute__((vector_size(kLanes * 4)));
+typedef float LooseVec __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
+typedef std::uint32_t LooseBits __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
+typedef signed char Bytes __attribute__((vector_size(kLanes), aligned(1), may_alias));
+
+#define INLINE inline __attribute__((always_inline))
+
+INLINE Vec load(const float* at) { return *reinterpret_cast<const LooseVec*>(at); }
+INLINE void store(float* at, Vec v) { *reinterpret_cast<LooseVec*>(at) = v; }
+INLINE Vec all(float value) { return Vec{} + value; }
+INLINE int least(int a, int b) { return a < b ? a : b; }
+INLINE Head head(const std::byte* record) {
+  Head values;
+  std::memcpy(&values, record, sizeof values);
+  return values;
+}
+
+// In one order for each number of lanes: halves onto halves.
+INLINE float sum(Vec v) {
+#if LANES == 16
+  typedef float Half __attribute__((vector_size(32)));
+  typedef float Quarter __attribute__((vector_size(16)));
+  Half halves[2];
+  std::memcpy(halves, &v, sizeof v);
+  const Half half = halves[0] + halves[1];
+  Quarter quarters[2];
+  std::memcpy(quarters, &half, sizeof half);
+  const Quarter q = quarters[0] + quarters[1];
+#elif LANES == 8
+  typedef float Quarter __attribute__((vector_size(16)));
+  Quarter quarters[2];
+  std::memcpy(quarters, &v, sizeof v);
+  const Quarter q = quarters[0] + quarters[1];
+#else
+  const Vec q = v;
+#endif
+  return (q[0] + q[2]) + (q[1] + q[3]);
+}
+
+INLINE int column(int unit, int half) {
+  return unit / kUnits * kBlock + unit % kUnits * kLanes + half * 16;
+}
+
+INLINE void fetch(const std::byte* from, std::size_t bytes) {
+  for (std::size_t at = 0; at < bytes; at += 64) __builtin_prefetch(from + at, 0, 2);
+}
+
+// --- kinds of weights -------------------------------------------------------------------------
+
+struct Fp32 {
+  static INLINE Vec at(const std::byte* row, int unit, int half) {
+    return load(reinterpret_cast<const float*>(row) + column(unit, half));
+  }
+};
+
+struct Bf16 {
+  static INLINE Vec at(const std::byte* row, int unit, int half) {
+    const Bits pairs = *reinterpret_cast<const LooseBits*>(row + std::size_t(unit) * kLanes * 4);
+    const Bits one = half ? (pairs & 0xffff0000u) : (pairs << 16);
+    Vec v;
+    std::memcpy(&v, &one, sizeof v);
+    return v;
+  }
+};
+
+struct Int8 {
+  static INLINE Vec at(const std::byte* row, int unit, int half) {
+    const Bytes bytes = *reinterpret_cast<const Bytes*>(row + column(unit, half));
+    return __builtin_convertvector(__builtin_convertvector(bytes, Ints), Vec);
+  }
+};
+
+// --- logits -----------------------------------------------------------------------------------
+
+// Dot products of T tokens with R rows.
+template <class W, int T, int R>
+INLINE void dots(const std::byte* const (&x)[T], const std::byte* const (&rows)[R], int units,
+                 float (&z)[T][R]) {
+  Vec acc[T][R][2] = {};
+  for (int u = 0; u < units; ++u)
+    for (int h = 0; h < 2; ++h) {
+      Vec w[R];
+      for (int r = 0; r < R; ++r) w[r] = W::at(rows[r], u, h);
+      for (int t = 0; t < T; ++t) {
+        const Vec v = load(reinterpret_cast<const float*>(x[t]) + column(u, h));
+        for (int r = 0; r < R; ++r) acc[t][r][h] += w[r] * v;
+      }
+    }
+  for (int t = 0; t < T; ++t)
+    for (int r = 0; r < R; ++r) z[t][r] = sum(acc[t][r][0] + acc[t][r][1]);
+}
+
+#if defined(__AVX512BF16__)
+// Pairs of bf16 in one instruction; x is prepared as pairs too.
+struct Bf16Dot : Bf16 {};
+
+template <int T, int R>
+INLINE void pair_dots(const std::byte* const (&x)[T], const std::byte* const (&rows)[R], int units,
+                      float (&z)[T][R]) {
+  __m512 acc[T][R][2];
+  for (int t = 0; t < T; ++t)
+    for (int r = 0; r < R; ++r) acc[t][r][0] = acc[t][r][1] = _mm512_setzero_ps();
+  auto step = [&](int u, int a) __attribute__((always_inline)) {
+    __m512bh w[R];
+    for (int r = 0; r < R; ++r) w[r] = (__m512bh)_mm512_loadu_si512(rows[r] + u * 64);
+    for (int t = 0; t < T; ++t) {
+      const __m512bh v = (__m512bh)_mm512_loadu_si512(x[t] + u * 64);
+      for (int r = 0; r < R; ++r) acc[t][r][a] = _mm512_dpbf16_ps(acc[t][r][a], v, w[r]);
+    }
+  };
+  int u = 0;
+  for (; u + 2 <= units; u += 2) {
+    step(u, 0);
+    step(u + 1, 1);
+  }
+  if (u < units) step(u, 0);
+  for (int t = 0; t < T; ++t)
+    for (int r = 0; r < R; ++r) z[t][r] = sum((Vec)_mm512_add_ps(acc[t][r][0], acc[t][r][1]));
+}
+#define BF16 Bf16Dot
+#else
+#define BF16 Bf16
+#endif
+
+template <class W, int T, int R>
+INLINE void logits_of(const Forest& f, const std::byte* const (&x)[T],
+                      const std::byte* const (&records)[R], float (&z)[T][R]) {
+  const int units = f.in_padded() / kBlock * kUnits;
+  const std::byte* rows[R];
+  for (int r = 0; r < R; ++r) rows[r] = records[r] + kHead;
+#if defined(__AVX512BF16__)
+  if constexpr (__is_same(W, Bf16Dot))
+    pair_dots(x, rows, units, z);
+  else
+#endif
+    dots<W>(x, rows, units, z);
+  for (int r = 0; r < R; ++r) {
+    const Head h = head(records[r]);
+    for (int t = 0; t < T; ++t)
+      z[t][r] = __is_same(W, Int8) ? z[t][r] * h.in_scale + h.bias : z[t][r] + h.bias;
+  }
+}
+
+// --- activations ------------------------------------------------------------------------------
+
+INLINE Vec exp_of(Vec x) {  // relative error 1e-7, after Cephes
+  x = x > 88.0f ? all(88.0f) : x;
+  x = x < -87.0f ? all(-87.0f) : x;
+  const Vec shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: rounds to an integer
+  const Vec n = shifted - 12582912.0f;
+  const Vec r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  Vec p = all(1.9875691500e-4f);
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  Bits power;
+  std::memcpy(&power, &shifted, sizeof power);
+  power = (power + 127u) << 23;
+  Vec scale;
+  std::memcpy(&scale, &power, sizeof scale);
+  return p * scale;
+}
+
+INLINE Vec erf_of(Vec x) {  // absolute error 1.5e-7, Abramowitz & Stegun 7.1.26
+  const Vec a = x < 0.0f ? -x : x;
+  const Vec t = 1.0f / (1.0f + 0.3275911f * a);
+  Vec p = 1.061405429f * t - 1.453152027f;
+  p = p * t + 1.421413741f;
+  p = p * t - 0.284496736f;
+  p = p * t + 0.254829592f;
+  const Vec y = 1.0f - p * t * exp_of(-a * a);
+  return x < 0.0f ? -y : y;
+}
+
+INLINE Vec activated(Activation kind, Vec z) {
+  switch (kind) {
+    case Activation::gelu:
+      return 0.5f * z * (1.0f + erf_of(z * 0.70710678f));
+    case Activation::gelu_tanh: {
+      const Vec u = 0.79788456f * (z + 0.044715f * z * z * z);
+      return z * (1.0f - 1.0f / (exp_of(2.0f * u) + 1.0f));
+    }
+    case Activation::relu:
+      return z < 0.0f ? Vec{} : z;
+    case Activation::silu:
+      return z / (1.0f + exp_of(-z));
+  }
+  return z;
+}
+
+// --- outputs ----------------------------------------------------------------------------------
+
+// Sums over levels, of T tokens and B units. The first `shared` levels have the same rows.
+template <class W, int T, int B>
+INLINE void accumulate(const std::byte* const (&rows)[T][kMaxLevels],
+                       const float (&weight)[T][kMaxLevels], int unit, int shared, int levels,
+                       Vec (&acc)[T][B][2]) {
+  for (int l = 0; l < shared; ++l)
+    for (int b = 0; b < B; ++b)
+      for (int h = 0; h < 2; ++h) {
+        const Vec w = W::at(rows[0][l], unit + b, h);
+        for (int t = 0; t < T; ++t) acc[t][b][h] += w * weight[t][l];
+      }
+  for (int l = shared; l < levels; ++l)
+    for (int t = 0; t < T; ++t)
+      for (int b = 0; b < B; ++b)
+        for (int h = 0; h < 2; ++h) acc[t][b][h] += W::at(rows[t][l], unit + b, h) * weight[t][l];
+}
+
+template <class W, int T, int B>
+INLINE void write_units(const std::byte* const (&rows)[T][kMaxLevels],
+                        const float (&weight)[T][kMaxLevels], int unit, int shared, int levels,
+                        const float* const (&before)[T], float* const (&out)[T]) {
+  Vec acc[T][B][2];
+  for (int t = 0; t < T; ++t)
+    for (int b = 0; b < B; ++b)
+      for (int h = 0; h < 2; ++h)
+        acc[t][b][h] = before[t] ? load(before[t] + column(unit + b, h)) : Vec{};
+  accumulate<W, T, B>(rows, weight, unit, shared, levels, acc);
+  for (int t = 0; t < T; ++t)
+    for (int b = 0; b < B; ++b)
+      for (int h = 0; h < 2; ++h) store(out[t] + column(unit + b, h), acc[t][b][h]);
+}
+
+template <class W, int T>
+INLINE void write_out(const Forest& f, bool first, const std::byte* const (&rows)[T][kMaxLevels],
+                      const float (&weight)[T][kMaxLevels], int shared, float* const (&out)[T]) {
+  const int units = f.out / kBlock * kUnits, full = f.out / kBlock * kBlock;
+  const float* before[T];
+  for (int t = 0; t < T; ++t) before[t] = first ? f.b_out : out[t];
+  int u = 0;
+  for (; u + kOutUnits <= units; u += kOutUnits)
+    write_units<W, T, kOutUnits>(rows, weight, u, shared, f.levels, before, out);
+  for (; u < units; ++u) write_units<W, T, 1>(rows, weight, u, shared, f.levels, before, out);
+  if (full == f.out) return;
+  float ends[T][kBlock];  // the last columns, fewer than a block
+  const float* ends_before[T];
+  float* ends_out[T];
+  const std::size_t left = (f.out - full) * sizeof(float);
+  for (int t = 0; t < T; ++t) {
+    std::memset(ends[t], 0, sizeof ends[t]);
+    if (before[t]) std::memcpy(ends[t], before[t] + full, left);
+    ends_before[t] = ends[t] - full;
+    ends_out[t] = ends[t] - full;
+  }
+  for (int k = 0; k < kUnits; ++k)
+    write_units<W, T, 1>(rows, weight, u + k, shared, f.levels, ends_before, ends_out);
+  for (int t = 0; t < T; ++t) std::memcpy(out[t] + full, ends[t], left);
+}
+
+// --- the way down -----------------------------------------------------------------------------
+
+template <class W, int T>
+INLINE void step_one(const Forest& f, Chunk& c, const int* tokens, const std::byte* record,
+                     int level) {
+  const std::byte* x[T];
+  float z[T][1];
+  for (int t = 0; t < T; ++t) x[t] = c.x + tokens[t] * c.x_stride;
+  logits_of<W, T, 1>(f, x, {record}, z);
+  for (int t = 0; t < T; ++t) {
+    c.logits[std::size_t(tokens[t]) * f.levels + level] = z[t][0];
+    c.path[tokens[t]] = c.path[tokens[t]] * 2 + (z[t][0] > 0.0f);
+  }
+}
+
+// Two levels at once: a tile reads both children's rows and keeps what each token needs.
+template <class W, int T>
+INLINE void step_two(const Forest& f, Chunk& c, const int* tokens, const std::byte* const (&at)[3],
+                     int level) {
+  const std::byte* x[T];
+  float z[T][3];
+  for (int t = 0; t < T; ++t) x[t] = c.x + tokens[t] * c.x_stride;
+  logits_of<W, T, 3>(f, x, at, z);
+  for (int t = 0; t < T; ++t) {
+    float* logits = c.logits + std::size_t(tokens[t]) * f.levels + level;
+    const bool right = z[t][0] > 0.0f;
+    logits[0] = z[t][0];
+    logits[1] = right ? z[t][2] : z[t][1];
+    c.path[tokens[t]] = c.path[tokens[t]] * 4 + right * 2 + (logits[1] > 0.0f);
+  }
+}
+
+// Sort a group by its last decisions, and append what is left of it to `next`.
+INLINE int split(const Forest& f, Chunk& c, const Group& group, int level, int steps, Group* next) {
+  int* tokens = c.order + group.begin;
+  const int num = group.end - group.begin, ways = 1 << steps;
+  int count[4] = {};
+  for (int i = 0; i < num; ++i) {
+    const int way = c.path[tokens[i]] & (ways - 1);
+    c.spare[way * c.num + count[way]++] = tokens[i];
+  }
+  int made = 0, begin = group.begin;
+  for (int way = 0; way < ways; ++way) {
+    if (!count[way]) continue;
+    std::memcpy(c.order + begin, c.spare + way * c.num, count[way] * sizeof(int));
+    const std::uint32_t size = level + 1 < f.levels ? f.below(level + 1) : 0;
+    std::uint32_t node = group.node;
+    if (steps == 1) {
+      node += 1 + (way ? size : 0);
+    } else {
+      node += 1 + (way & 2 ? size : 0);
+      node += 1 + (way & 1 && level + 2 < f.levels ? f.below(level + 2) : 0);
+    }
+    next[made++] = {node, begin, begin + count[way]};
+    begin += count[way];
+  }
+  return made;
+}
+
+template <class W>
+void descend(const Forest& f, int tree, Chunk& c, std::uint32_t node, int level, int stop) {
+  const std::byte* const records = f.tree(tree);
+  const std::size_t record = f.record(), read = f.out_at();
+  Group *now = c.groups[0], *next = c.groups[1];
+  int groups = c.num ? 1 : 0;
+  now[0] = {node, 0, c.num};
+  while (level < stop && groups) {
+    const int steps = stop - level >= 2 ? 2 : 1;
+    const std::uint32_t size = level + 1 < f.levels ? f.below(level + 1) : 0;
+    auto is_tiled = [&](const Group& g) { return steps == 2 && g.end - g.begin >= kFew; };
+    for (int k = 0; k < groups; ++k) {
+      if (k + kAhead < groups) {
+        const Group& soon = now[k + kAhead];
+        fetch(records + soon.node * record, read);
+        if (is_tiled(soon)) {
+          fetch(records + (soon.node + 1) * record, read);
+          fetch(records + (soon.node + 1 + size) * record, read);
+        }
+      }
+      const Group& g = now[k];
+      const std::byte* at = records + g.node * record;
+      int i = g.begin;
+      if (is_tiled(g)) {
+        const std::byte* const three[3] = {at, at + record, at + (1 + size) * record};
+        for (; i + kTile <= g.end; i += kTile)
+          step_two<W, kTile>(f, c, c.order + i, three, level);
+        if constexpr (kTile == 4)
+          if (i + 2 <= g.end) {
+            step_two<W, 2>(f, c, c.order + i, three, level);
+            i += 2;
+          }
+        if (i < g.end) step_two<W, 1>(f, c, c.order + i, three, level);
+      } else {
+        for (; i + 4 <= g.end; i += 4) step_one<W, 4>(f, c, c.order + i, at, level);
+        for (; i < g.end; ++i) step_one<W, 1>(f, c, c.order + i, at, level);
+      }
+    }
+    if (steps == 2) {  // those who went one step only go another
+      auto child = [&](const Group& g, int i) {
+        const bool right = c.path[c.order[i]] & 1;
+        return records + (g.node + 1 + (right ? size : 0)) * record;
+      };
+      for (int k = 0; k < groups; ++k) {
+        if (k + kAhead < groups && !is_tiled(now[k + kAhead]))
+          for (int i = now[k + kAhead].begin; i < now[k + kAhead].end; ++i)
+            fetch(child(now[k + kAhead], i), read);
+        if (is_tiled(now[k])) continue;
+        for (int i = now[k].begin; i < now[k].end; ++i)
+          step_one<W, 1>(f, c, c.order + i, child(now[k], i), level + 1);
+      }
+    }
+    int made = 0;
+    for (int k = 0; k < groups; ++k) made += split(f, c, now[k], level, steps, next + made);
+    Group* const swap = now;
+    now = next;
+    next = swap;
+    groups = made;
+    level += steps;
+  }
+}
+
+// The records along a token's path, whose last decision is not one between records.
+INLINE void records_on(const Forest& f, const std::byte* records, std::uint32_t path,
+                       const std::byte* (&at)[kMaxLevels]) {
+  const std::size_t record = f.record();
+  std::size_t node = 0;
+  for (int l = 0; l < f.levels; ++l) {
+    at[l] = records + node * record;
+    if (l + 1 < f.levels) node += 1 + ((path >> (f.levels - 1 - l)) & 1) * std::size_t(f.below(l + 1));
+  }
+}
+
+template <class W, int T>
+INLINE void emit_tile(const Forest& f, bool first, const std::byte* records, Chunk& c, int i) {
+  const std::byte* rows[T][kMaxLevels];
+  float weight[T][kMaxLevels];
+  float* out[T];
+  for (int t = 0; t < T; ++t) {
+    const int token = c.order[i + t];
+    records_on(f, records, c.path[token], rows[t]);
+    for (int l = 0; l < f.levels; ++l) {
+      weight[t][l] = c.hidden[std::size_t(i + t) * f.levels + l];
+      if (__is_same(W, Int8)) weight[t][l] *= head(rows[t][l]).out_scale;
+      rows[t][l] += f.out_at();
+    }
+    out[t] = c.out + token * c.out_stride;
+  }
+  int shared = T == 1 ? f.levels : 0;
+  if (T > 1)
+    while (shared < f.levels && rows[0][shared] == rows[T - 1][shared]) ++shared;  // sorted by leaf
+  write_out<W, T>(f, first, rows, weight, shared, out);
+}
+
+template <class W>
+void emit(const Forest& f, int tree, Chunk& c) {
+  const std::byte* const records = f.tree(tree);
+  for (int i = 0; i < c.num; ++i)
+    std::memcpy(c.hidden + std::size_t(i) * f.levels, c.logits + std::size_t(c.order[i]) * f.levels,
+                f.levels * sizeof(float));
+  const std::size_t values = std::size_t(c.num) * f.levels;
+  for (std::size_t k = 0; k < values; k += kLanes)
+    store(c.hidden + k, activated(f.activation, load(c.hidden + k)));
+  const std::size_t written = f.record() - f.out_at();
+  auto fetch_new = [&](int i) {  // rows that the token before does not have
+    if (i <= 0 || i >= c.num) return;
+    const std::byte* at[kMaxLevels];
+    const std::uint32_t path = c.path[c.order[i]], last = c.path[c.order[i - 1]];
+    records_on(f, records, path, at);
+    for (int l = f.levels - 1; l > 0 && (path ^ last) >> (f.levels - l); --l)
+      fetch(at[l] + f.out_at(), written);
+  };
+  int i = 0;
+  for (; i + 4 <= c.num; i += 4) {
+    for (int t = 4; t < 8; ++t) fetch_new(i + t);
+    emit_tile<W, 4>(f, tree == 0, records, c, i);
+  }
+  for (; i < c.num; ++i) emit_tile<W, 1>(f, tree == 0, records, c, i);
+}
+
+template <class W>
+void token(const Forest& f, const std::byte* x, float* out) {
+  const std::size_t record = f.record(), read = f.out_at(), written = record - read;
+  for (int tree = 0; tree < f.trees; ++tree) {
+    const std::byte* at = f.tree(tree);
+    const std::byte* rows[1][kMaxLevels];
+    alignas(64) float z[kMaxLevels + kLanes] = {};
+    float weight[1][kMaxLevels];
+    for (int l = 0; l < f.levels; ++l) {
+      float one[1][1];
+      const std::size_t size = l + 1 < f.levels ? f.below(l + 1) : 0;
+      fetch(at + read, written);
+      logits_of<W, 1, 1>(f, {x}, {at}, one);
+      z[l] = one[0][0];
+      rows[0][l] = at;
+      at += record * (1 + (z[l] > 0.0f ? size : 0));
+    }
+    for (int k = 0; k < f.levels; k += kLanes)
+      store(z + k, activated(f.activation, load(z + k)));
+    for (int l = 0; l < f.levels; ++l) {
+      weight[0][l] = z[l];
+      if (__is_same(W, Int8)) weight[0][l] *= head(rows[0][l]).out_scale;
+      rows[0][l] += read;
+    }
+    write_out<W, 1>(f, tree == 0, rows, weight, f.levels, {out});
+  }
+}
+
+// --- preparing x ------------------------------------------------------------------------------
+
+INLINE std::uint32_t rounded(float value) {  // to bf16, to nearest even, in the upper half
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return (bits | 0x400000u) & 0xffff0000u;  // NaN
+  return (bits + 0x7fffu + ((bits >> 16) & 1)) & 0xffff0000u;
+}
+
+bool reads_as_is(const Forest& f) {
+  return f.weights != Weights::bf16 && f.in == f.in_padded();
+}
+
+std::size_t prepared_stride(const Forest& f) {
+#if defined(__AVX512BF16__)
+  if (f.weights == Weights::bf16) return f.in_padded() * 2;
+#endif
+  return f.in_padded() * 4;
+}
+
+void prepare(const Forest& f, const float* x, std::size_t stride, int num, std::byte* prepared) {
+  const int padded = f.in_padded();
+  for (int i = 0; i < num; ++i, prepared += prepared_stride(f)) {
+    const float* row = x + i * stride;
+    if (f.weights != Weights::bf16) {
+      std::memcpy(prepared, row, f.in * 4);
+      std::memset(prepared + f.in * 4, 0, (padded - f.in) * 4);
+      continue;
+    }
+    std::uint32_t* to = reinterpret_cast<std::uint32_t*>(prepared);
+    for (int block = 0; block < padded; block += kBlock) {
+      std::uint32_t bits[kBlock] = {};
+      for (int j = 0; j < least(kBlock, f.in - block); ++j) bits[j] = rounded(row[block + j]);
+#if defined(__AVX512BF16__)
+      for (int j = 0; j < 16; ++j) *to++ = bits[j] >> 16 | bits[16 + j];
+#else
+      std::memcpy(to, bits, sizeof bits);
+      to += kBlock;
+#endif
+    }
+  }
+}
+
+// --- choosing the kind of weights ---------------------------------------------------------------
+
+void any_token(const Forest& f, const std::byte* x, float* out) {
+  switch (f.weights) {
+    case Weights::fp32: return token<Fp32>(f, x, out);
+    case Weights::bf16: return token<BF16>(f, x, out);
+    case Weights::int8: return token<Int8>(f, x, out);
+  }
+}
+
+void any_descend(const Forest& f, int tree, Chunk& c, std::uint32_t node, int level, int stop) {
+  switch (f.weights) {
+    case Weights::fp32: return descend<Fp32>(f, tree, c, node, level, stop);
+    case Weights::bf16: return descend<BF16>(f, tree, c, node, level, stop);
+    case Weights::int8: return descend<Int8>(f, tree, c, node, level, stop);
+  }
+}
+
+void any_emit(const Forest& f, int tree, Chunk& c) {
+  switch (f.weights) {
+    case Weights::fp32: return emit<Fp32>(f, tree, c);
+    case Weights::bf16: return emit<Bf16>(f, tree, c);
+    case Weights::int8: return emit<Int8>(f, tree, c);
+  }
+}
+
+}  // namespace
+
+extern const Kernels KERNELS;
+const Kernels KERNELS = {reads_as_is, prepared_stride, prepare, any_token, any_descend, any_emit};
+
+}  // namespace cmm

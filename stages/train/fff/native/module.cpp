@@ -1,0 +1,50 @@
+// What Python sees of the kernels. Addresses are checked by the caller: they are of tensors that it
+// holds, and this file is the only place that turns numbers into pointers.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "run.hpp"
+
+namespace nb = nanobind;
+
+namespace {
+
+struct Kernel {
+  cmm::Forest forest;
+  const cmm::Kernels* kernels;
+
+  Kernel(std::uintptr_t records, std::uintptr_t b_out, int in, int out, int levels, int trees,
+         int weights, int activation, const std::string& isa)
+      : forest{reinterpret_cast<const std::byte*>(records), reinterpret_cast<const float*>(b_out),
+               in, out, levels, trees, static_cast<cmm::Weights>(weights),
+               static_cast<cmm::Activation>(activation)},
+        kernels(nullptr) {
+    if (levels < 1 || levels > cmm::kMaxLevels) throw nb::value_error("levels out of range");
+    for (const cmm::Isa& each : cmm::isas())
+      if (isa == each.name) kernels = each.kernels;
+    if (!kernels) throw nb::value_error("this processor does not have the instruction set");
+  }
+
+  void run(std::uintptr_t x, std::size_t x_stride, std::uintptr_t out, int n, int threads) const {
+    cmm::run(*kernels, forest, reinterpret_cast<const float*>(x), x_stride,
+             reinterpret_cast<float*>(out), forest.out, n, threads);
+  }
+};
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+  m.def("isas", [] {
+    std::vector<std::string> names;
+    for (const cmm::Isa& each : cmm::isas()) names.emplace_back(each.name);
+    return names;
+  });
+  nb::class_<Kernel>(m, "Kernel")
+      .def(nb::init<std::uintptr_t, std::uintptr_t, int, int, int, int, int, int,
+                    const std::string&>(),
+           nb::arg("records"), nb::arg("b_out"), nb::arg("inputs"), nb::arg("outputs"),
+           nb::arg("levels"), nb::arg("trees"), nb::arg("weights"), nb::arg("activation"),
+           nb::arg("isa"))
+      .def("run", &Kernel::run, nb::call_guard<nb::gil_scoped_release>());
+}
