@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("training", "precision", "loader", "inference", "server", "time_to_accuracy")
+NAMES = ("training", "precision", "loader", "inference", "server", "time_to_accuracy", "fff")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -7,7 +7,7 @@
 #include <cstring>
 
 #include "forest.hpp"
-#if defined(__AVX512BF16__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -33,7 +33,6 @@ typedef signed char Bytes __attribute__((vector_size(kLanes), aligned(1), may_al
 INLINE Vec load(const float* at) { return *reinterpret_cast<const LooseVec*>(at); }
 INLINE void store(float* at, Vec v) { *reinterpret_cast<LooseVec*>(at) = v; }
 INLINE Vec all(float value) { return Vec{} + value; }
-INLINE int least(int a, int b) { return a < b ? a : b; }
 INLINE Head head(const std::byte* record) {
   Head values;
   std::memcpy(&values, record, sizeof values);
@@ -90,8 +89,15 @@ struct Bf16 {
 
 struct Int8 {
   static INLINE Vec at(const std::byte* row, int unit, int half) {
-    const Bytes bytes = *reinterpret_cast<const Bytes*>(row + column(unit, half));
+    const std::byte* from = row + column(unit, half);
+#if LANES == 16  // the compiler widens bytes one by one
+    return (Vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)from)));
+#elif LANES == 8
+    return (Vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)from)));
+#else
+    const Bytes bytes = *reinterpret_cast<const Bytes*>(from);
     return __builtin_convertvector(__builtin_convertvector(bytes, Ints), Vec);
+#endif
   }
 };
 
@@ -485,11 +491,10 @@ void token(const Forest& f, const std::byte* x, float* out) {
 
 // --- preparing x ------------------------------------------------------------------------------
 
-INLINE std::uint32_t rounded(float value) {  // to bf16, to nearest even, in the upper half
-  std::uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return (bits | 0x400000u) & 0xffff0000u;  // NaN
-  return (bits + 0x7fffu + ((bits >> 16) & 1)) & 0xffff0000u;
+INLINE Bits rounded(Bits bits) {  // floats to bf16, to nearest even, in the upper half
+  const Bits nearest = bits + 0x7fffu + ((bits >> 16) & 1u);
+  const Bits quiet = bits | 0x400000u;
+  return ((bits & 0x7fffffffu) > 0x7f800000u ? quiet : nearest) & 0xffff0000u;
 }
 
 bool reads_as_is(const Forest& f) {
@@ -514,12 +519,27 @@ void prepare(const Forest& f, const float* x, std::size_t stride, int num, std::
     }
     std::uint32_t* to = reinterpret_cast<std::uint32_t*>(prepared);
     for (int block = 0; block < padded; block += kBlock) {
-      std::uint32_t bits[kBlock] = {};
-      for (int j = 0; j < least(kBlock, f.in - block); ++j) bits[j] = rounded(row[block + j]);
-#if defined(__AVX512BF16__)
-      for (int j = 0; j < 16; ++j) *to++ = bits[j] >> 16 | bits[16 + j];
+      float end[kBlock] = {};
+      const float* from = row + block;
+      if (block + kBlock > f.in) {
+        std::memcpy(end, from, (f.in - block) * 4);
+        from = end;
+      }
+      for (int j = 0; j < 16; j += kLanes) {
+        Bits low, high;
+        std::memcpy(&low, from + j, sizeof low);
+        std::memcpy(&high, from + 16 + j, sizeof high);
+        low = rounded(low);
+        high = rounded(high);
+#if defined(__AVX512BF16__)  // pairs of columns, as rows of weights have them
+        low = low >> 16 | high;
+        std::memcpy(to + j, &low, sizeof low);
+      }
+      to += kBlock / 2;
 #else
-      std::memcpy(to, bits, sizeof bits);
+        std::memcpy(to + j, &low, sizeof low);
+        std::memcpy(to + 16 + j, &high, sizeof high);
+      }
       to += kBlock;
 #endif
     }

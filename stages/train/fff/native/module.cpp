@@ -30,7 +30,24 @@ struct Kernel {
     cmm::run(*kernels, forest, reinterpret_cast<const float*>(x), x_stride,
              reinterpret_cast<float*>(out), forest.out, n, threads);
   }
+
+  void run_each(std::uintptr_t x, std::size_t x_stride, std::uintptr_t out, int n) const {
+    for (int i = 0; i < n; ++i)
+      run(x + i * x_stride * sizeof(float), x_stride, out + std::size_t(i) * forest.out * sizeof(float),
+          1, 1);
+  }
 };
+
+// Drop what the caches hold of this memory; false: this processor has no instruction for it.
+bool flush([[maybe_unused]] std::uintptr_t at, [[maybe_unused]] std::size_t bytes) {
+#if defined(__x86_64__)
+  for (std::size_t i = 0; i < bytes; i += 64) __builtin_ia32_clflush(reinterpret_cast<void*>(at + i));
+  __builtin_ia32_mfence();
+  return true;
+#else
+  return false;
+#endif
+}
 
 }  // namespace
 
@@ -40,11 +57,14 @@ NB_MODULE(_native, m) {
     for (const cmm::Isa& each : cmm::isas()) names.emplace_back(each.name);
     return names;
   });
+  m.def("flush", flush, "Drop what the caches hold of some memory; false: it cannot be done here.");
   nb::class_<Kernel>(m, "Kernel")
       .def(nb::init<std::uintptr_t, std::uintptr_t, int, int, int, int, int, int,
                     const std::string&>(),
            nb::arg("records"), nb::arg("b_out"), nb::arg("inputs"), nb::arg("outputs"),
            nb::arg("levels"), nb::arg("trees"), nb::arg("weights"), nb::arg("activation"),
            nb::arg("isa"))
-      .def("run", &Kernel::run, nb::call_guard<nb::gil_scoped_release>());
+      .def("run", &Kernel::run, nb::call_guard<nb::gil_scoped_release>())
+      .def("run_each", &Kernel::run_each, nb::call_guard<nb::gil_scoped_release>(),
+           "One token at a time, as n calls of run: what a benchmark times.");
 }

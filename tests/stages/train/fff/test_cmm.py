@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,9 +15,10 @@ from torch import nn
 
 from pipeline.errors import ConfigError
 from stages.train.fff import cmm
-from stages.train.fff.inference import PackedFFF
+from stages.train.fff.inference import PackedFFF, pack_layers
 from stages.train.fff.layer import FFF
 from stages.train.fff.packed import WEIGHTS, Weights, unpack
+from stages.train.fff.swap import swap_feedforward
 from stages.train.fff.tree import nodes_of
 
 BACKENDS = cmm.backends()
@@ -115,6 +118,29 @@ def test_fp32_answers_what_the_layer_answers(backend: str):
     x = torch.randn(3, 7, 48)
     with torch.no_grad():
         torch.testing.assert_close(PackedFFF(layer)(x), layer(x), rtol=1e-5, atol=1e-6)
+
+
+def test_a_network_answers_the_same_with_packed_layers():
+    encoder = nn.TransformerEncoderLayer(32, 4, 64, 0.0, "gelu", batch_first=True).eval()
+    swap_feedforward(encoder, {"depth": 3, "trees": 2})
+    x = torch.randn(2, 5, 32)
+    with torch.no_grad():
+        before = encoder.eval()(x)
+        assert pack_layers(encoder) == ["linear1"]
+        torch.testing.assert_close(encoder(x), before, rtol=1e-5, atol=1e-6)
+
+
+def test_a_packed_layer_can_be_copied_and_saved(tmp_path: Path):
+    packed = PackedFFF(layer_of())
+    x = tokens_of(layer_of(), 9)
+    want = packed(x)
+    assert torch.equal(copy.deepcopy(packed)(x), want)
+    torch.save(packed.state_dict(), tmp_path / "packed.pt")
+    other = PackedFFF(layer_of(seed=5))
+    other(x)
+    other.load_state_dict(torch.load(tmp_path / "packed.pt", weights_only=True))
+    assert torch.equal(other(x), want)
+    assert torch.equal(other.double().float()(x), want)
 
 
 @pytest.mark.parametrize(("weights", "least"), [("bf16", 0.95), ("int8", 0.9)])

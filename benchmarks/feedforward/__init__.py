@@ -1,0 +1,1 @@
+"""What `benchmarks.fff` compares: trees of neurons, and dense layers in several libraries."""

@@ -1,0 +1,225 @@
+"""FFF: one path through a tree of 4095 neurons, against the dense layer that holds as many.
+
+python -m benchmarks.fff
+
+768 -> 4095 -> 768 with GELU, no biases, random weights, random tokens that change at each call.
+The dense side is the best of PyTorch (MKL or oneDNN), numpy (OpenBLAS) and ONNX Runtime, at width
+4095 and padded to 4096, since an odd width slows libraries down and would flatter the tree; width
+3072, BERT's own, is measured too. Outputs are compared with float64 before anything is timed.
+Cold: the weights are flushed from all caches before each token. Encoder: twelve layers of the size
+of BERT-base for 128 words, attention included, dense at width 3072. Ratios are of CPU time, on one
+thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+
+from benchmarks.command import conclude, make_parser, print_table, rates, rounds_of
+from benchmarks.feedforward.dense import Answer, dense_sides, torch_dense
+from benchmarks.feedforward.encoder import WIDTH, WORDS, encoder_sides
+from benchmarks.machine import Watch
+from benchmarks.measure import Measured, Side, Turn, take_turns, timed
+from stages.train.fff import cmm
+from stages.train.fff.inference import PackedFFF
+from stages.train.fff.layer import FFF
+from stages.train.fff.packed import WEIGHTS
+
+if TYPE_CHECKING:
+    from stages.train.fff._native import Kernel
+
+DEPTH, TOKENS = 11, 16384
+KERNEL = "cmm fp32, kernel alone"
+TARGETS = {
+    f"batch 1: {KERNEL} / best dense": 300.0,
+    "batch 1: cmm fp32 / best dense": 150.0,
+    f"cold: {KERNEL} / best dense": 120.0,
+    "batch 128: cmm fp32 / best dense": 120.0,
+    "batch 4096: cmm fp32 / best dense": 150.0,
+    "batch 128: cmm bf16 / best dense bf16": 90.0,
+    "batch 4096: cmm bf16 / best dense bf16": 90.0,
+}
+MOST = {"us a call takes beside the kernel": 3.0}
+_TURN_S, _QUICK_TURN_S = 0.3, 0.02
+_COLD_TOKENS = 8
+
+
+def main() -> None:
+    options = make_parser("fff", __doc__).parse_args()
+    watch, rounds = Watch(), rounds_of(options)
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    depth, batches = (5, (1, 16)) if options.quick else (DEPTH, (1, 128, 4096))
+    turn_s = _QUICK_TURN_S if options.quick else _TURN_S
+    tokens = torch.randn(512 if options.quick else TOKENS, WIDTH)
+    figures: dict[str, float] = {}
+    with torch.no_grad():
+        layer = FFF(WIDTH, WIDTH, depth, bias=False).eval()
+        figures |= errors(layer, tokens[:512])
+        fast = {f"cmm {weights}": PackedFFF(layer, weights) for weights in WEIGHTS}
+        dense = dense_of(2 ** (depth + 1))
+        for batch in batches:
+            figures |= measure_batch(batch, tokens, fast, dense, rounds, turn_s)
+        if cmm.backend().startswith("native"):
+            figures |= measure_cold(tokens, fast["cmm fp32"], 2 ** (depth + 1), rounds)
+        encoders = encoder_sides(1 if options.quick else 12, depth)
+        texts = torch.randn(8, 1, WORDS, WIDTH)
+        sides = [_side(name, run, texts, 1, turn_s) for name, run in encoders.items()]
+        measured = take_turns(sides, unit="text", rounds=rounds)
+    print_table("encoder", measured, "torch, dense")
+    figures |= rates("encoder", measured)
+    for name in encoders:
+        library = name.split(",")[0]
+        figures[f"encoder: {name} / {library}, dense"] = measured.ratio(
+            name, f"{library}, dense", "cpu"
+        )
+    alone, called = (figures[f"batch 1: {name}, token/cpu-s"] for name in (KERNEL, "cmm fp32"))
+    figures["us a call takes beside the kernel"] = 1e6 / called - 1e6 / alone
+    notes = [f"1 thread; cmm by {cmm.backend()}; rows of a token: {depth + 1} of each matrix"]
+    if options.quick:
+        conclude("fff", watch, figures, {}, notes)
+    else:
+        conclude("fff", watch, figures, TARGETS, notes, at_most=MOST)
+
+
+def dense_of(width: int) -> dict[str, Answer]:
+    """Return the dense sides: as many neurons as the tree, one more, and BERT's."""
+    sides: dict[str, Answer] = {}
+    for neurons in (width - 1, width, width * 3 // 4):
+        sides |= dense_sides(WIDTH, neurons)
+    return sides | dense_sides(WIDTH, width, bf16=True)
+
+
+def errors(layer: FFF, tokens: torch.Tensor) -> dict[str, float]:
+    """Return the largest error of the kernel against the layer in float64; stop if it is wrong.
+
+    A token whose logit rounds to the other side of 0 takes another way: one of 512 may.
+    """
+    want = layer.double()(tokens.double())
+    layer.float()
+    error = (PackedFFF(layer)(tokens).double() - want).abs().amax(1)
+    wrong = int((error > 1e-4).sum())
+    if wrong > 1:
+        raise SystemExit(f"{wrong} of {len(tokens)} tokens differ from float64: nothing is timed")
+    return {"largest error of a token": float(error.sort().values[-2])}
+
+
+def measure_batch(
+    batch: int,
+    tokens: torch.Tensor,
+    fast: dict[str, PackedFFF],
+    dense: dict[str, Answer],
+    rounds: int,
+    turn_s: float,
+) -> dict[str, float]:
+    """Return speeds of all sides at one batch size, and how they compare."""
+    sides = [_side(name, run, tokens, batch, turn_s) for name, run in {**dense, **fast}.items()]
+    if batch == 1 and cmm.backend().startswith("native"):
+        sides.append(Side(KERNEL, timed(partial(_kernel_alone, fast["cmm fp32"], tokens))))
+    measured = take_turns(sides, unit="token", rounds=rounds)
+    title = f"batch {batch}"
+    print_table(title, measured, "cmm fp32")
+    figures = rates(title, measured)
+    for side in sides:
+        if side.name.startswith("cmm"):
+            figures |= {f"{title}: {side.name} / {name}": value
+                        for name, value in over_dense(measured, side.name).items()}  # fmt: skip
+    return figures
+
+
+def over_dense(measured: Measured, fast: str) -> dict[str, float]:
+    """Return how a fast side compares to the best dense ones: fp32, bf16, of BERT's width."""
+    dense = [name for name in measured.turns if not name.startswith("cmm")]
+    narrow = {name.split()[-1] for name in dense}
+    widths = sorted(int(width) for width in narrow)
+    fp32 = [name for name in dense if "bf16" not in name]
+    groups = {
+        "best dense": [name for name in fp32 if not name.endswith(str(widths[0]))],
+        f"best dense {widths[0]}": [name for name in fp32 if name.endswith(str(widths[0]))],
+        "best dense bf16": [name for name in dense if "bf16" in name],
+    }
+    return {
+        title: min(measured.ratio(fast, name, "cpu") for name in names)
+        for title, names in groups.items()
+        if names
+    }
+
+
+def measure_cold(
+    tokens: torch.Tensor, fast: PackedFFF, width: int, rounds: int
+) -> dict[str, float]:
+    """Return how the kernel compares at batch 1 when no weights are in the caches."""
+    from stages.train.fff import _native
+
+    out = torch.empty(1, WIDTH)
+    kernel = _kernel_of(fast)
+
+    def turn(weights: list[torch.Tensor], answer: Callable[[torch.Tensor], object]) -> Turn:
+        spent = cpu = 0.0
+        for i in range(_COLD_TOKENS):
+            for tensor in weights:
+                _native.flush(tensor.data_ptr(), tensor.nbytes)
+            before, cpu_before = time.perf_counter(), time.process_time()
+            answer(tokens[i : i + 1])
+            spent += time.perf_counter() - before
+            cpu += time.process_time() - cpu_before
+        return Turn(units=_COLD_TOKENS, wall_s=spent, cpu_s=cpu)
+
+    def alone(x: torch.Tensor) -> None:
+        kernel.run(x.data_ptr(), WIDTH, out.data_ptr(), 1, 1)
+
+    sides = [Side(KERNEL, partial(turn, [fast.records], alone))]
+    for neurons in (width - 1, width):
+        w_in, w_out = torch.randn(neurons, WIDTH), torch.randn(WIDTH, neurons)
+        answer = partial(torch_dense, w_in, w_out)
+        sides.append(Side(f"torch {neurons}", partial(turn, [w_in, w_out], answer)))
+    measured = take_turns(sides, unit="token", rounds=rounds)
+    print_table("cold", measured, KERNEL)
+    best = min(measured.ratio(KERNEL, side.name, "cpu") for side in sides[1:])
+    return {**rates("cold", measured), f"cold: {KERNEL} / best dense": best}
+
+
+def _side(
+    name: str,
+    answer: Callable[[torch.Tensor], object],
+    tokens: torch.Tensor,
+    batch: int,
+    turn_s: float,
+) -> Side:
+    """A turn goes through other tokens at each call, for a while."""
+    calls = len(tokens) // batch if tokens.dim() == 2 else len(tokens)
+    at = 0
+
+    def work() -> float:
+        nonlocal at
+        done, end = 0, time.process_time() + turn_s
+        while not done or time.process_time() < end:
+            for _ in range(max(1, 64 // batch) if done else 1):
+                rows = tokens[at * batch : (at + 1) * batch] if tokens.dim() == 2 else tokens[at]
+                answer(rows)
+                at = (at + 1) % calls
+                done += batch
+        return done
+
+    return Side(name, timed(work))
+
+
+def _kernel_of(fast: PackedFFF) -> Kernel:
+    isa = cmm.backend().partition(":")[2]
+    return cmm.open_kernel(fast.records, fast.b_out, fast.layout, isa)
+
+
+def _kernel_alone(fast: PackedFFF, tokens: torch.Tensor) -> float:
+    """Send all tokens one at a time through the kernel, in one call from Python."""
+    out = torch.empty(len(tokens), fast.layout.out_features)
+    _kernel_of(fast).run_each(tokens.data_ptr(), tokens.shape[1], out.data_ptr(), len(tokens))
+    return len(tokens)
+
+
+if __name__ == "__main__":
+    main()
