@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -11,6 +12,7 @@ from pipeline.device import CPU
 from stages.augment.loader import Batch
 from stages.train.config import TrainConfig
 from stages.train.learner import build_learner
+from stages.train.models.classifier import ImageClassifier
 from stages.train.models.factory import build_model
 from stages.train.precision import Name, Precision
 from stages.train.quick_convolutions import quicken
@@ -30,7 +32,21 @@ def _digits() -> tuple[torch.Tensor, torch.Tensor]:
     return pixels[order], torch.from_numpy(targets)[order]
 
 
-def top1_of(precision: Name, seed: int, epochs: int) -> float:
+SIZES = {"classes": 10, "height": 8, "width": 8, "channels": 1, "mean": (0.3,), "std": (0.35,)}
+"""What a factory is told of the digits."""
+
+
+def small_network() -> ImageClassifier:
+    """Return a small ResNet for digits."""
+    return build_model("stages.train.models.small:small_resnet", **SIZES, base=16)
+
+
+def top1_of(
+    precision: Name,
+    seed: int,
+    epochs: int,
+    build: Callable[[], ImageClassifier] = small_network,
+) -> float:
     """Train a small network from a seed and return its share of right answers, in fp32."""
     images, targets = _digits()
     steps = _TRAIN // _BATCH
@@ -43,10 +59,7 @@ def top1_of(precision: Name, seed: int, epochs: int) -> float:
     config = TrainConfig.model_validate(settings)
     choice = Precision(name=precision, reason="benchmark")
     with reproducible(CPU, seed=seed, deterministic=True, threads=torch.get_num_threads()):
-        module = build_model(
-            "stages.train.models.small:small_resnet", classes=10, height=8, width=8, channels=1,
-            mean=(0.3,), std=(0.35,), base=16,
-        )  # fmt: skip
+        module = build()
         quicken(module)
         learner = build_learner(module, config, choice, CPU, steps)
         for _ in range(epochs):

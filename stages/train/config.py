@@ -204,10 +204,16 @@ class TrainConfig(StageConfig):
                 "normalization: 'pretrained' needs weights to take it from, and pretrained is "
                 "false. Set pretrained, or use normalization: data."
             )
-        if self.fff and self.pretrained:
+        if self.fff and self.pretrained and not self.fff.convert:
             raise ValueError(
                 "fff: makes new feedforward layers, and pretrained weights are of the old ones. "
-                "Set pretrained: false, or fff: false."
+                "Add fff.convert: {}, which teaches the new what the old do, or set pretrained: "
+                "false."
+            )
+        if self.fff and self.fff.convert and not self.pretrained:
+            raise ValueError(
+                "fff.convert: teaches fast layers what trained ones do, and pretrained is false. "
+                "Set pretrained to the weights of the dense network, or convert: false."
             )
         if self.fff and (self.fff.balance or self.fff.hardening) and self.parallel.is_pipelined:
             raise ValueError(

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from pipeline.context import Context
 from stages.augment.loader import Loader
+from stages.train.fff.inference import packed_answers
 from stages.train.layout import ALONE, Layout
 from stages.train.out_of_memory import Answering
 from stages.train.precision import Precision
@@ -63,7 +64,10 @@ def evaluate(
     layout.settle(module)
     logits, targets, index = [], [], []
     try:
-        with ctx.events.progress(label, total=len(loader), unit="batch") as bar:
+        with (
+            packed_answers(module),
+            ctx.events.progress(label, total=len(loader), unit="batch") as bar,
+        ):
             for batch, counts in layout.in_step(loader, ctx.stop):
                 with precision.autocast(ctx.device):
                     answer = answering(batch.images)

@@ -10,6 +10,8 @@ from pipeline.errors import ConfigError
 from pipeline.events import EventLog
 from stages.augment.loader import open_loader
 from stages.train.config import TrainConfig
+from stages.train.fff.config import FffConfig
+from stages.train.fff.convert import convert
 from stages.train.fff.layer import fast_layers
 from stages.train.finetune import choose_normalization, find_weights, start_from
 from stages.train.models.classifier import ImageClassifier
@@ -43,12 +45,41 @@ def build_network(
         )
     for name, layer in fast_layers(module).items():
         events.info(f"fff: {name}: {layer.active:,} of {len(layer.w_in):,} neurons for a token")
-    if weights is not None:
+    if config.fff and config.fff.convert:
+        if weights is None:
+            raise ConfigError(
+                "stages.train.fff.convert: there are no weights to convert from. Set pretrained to "
+                "a file, or convert: false."
+            )
+        _convert_from(module, ref, weights, config.fff, spec, events)
+    elif weights is not None:
         start_from(module, weights, spec, events)
     else:
         _compute_whitening(module, spec, events)
     quicken(module)
     return module, ref
+
+
+def _convert_from(
+    module: ImageClassifier,
+    ref: ModuleRef,
+    weights: WeightsFile,
+    fff: FffConfig,
+    spec: DataSpec,
+    events: EventLog,
+) -> None:
+    """Lay the weights over the dense network, and teach the fast layers what its own do."""
+    assert fff.convert
+    trained = build_model(**{k: v for k, v in ref.arguments.items() if k != "fff"})  # type: ignore[arg-type]
+    start_from(trained, weights, spec, events)
+    with closing(open_loader(spec, "train")) as loader:
+        learned = convert(
+            trained, module, fff, fff.convert, lambda: (batch.images for batch in loader)
+        )
+    for each in learned:
+        events.info(
+            f"fff.convert: {each.name} explains {each.r2:.1%} of what the dense layer gives out"
+        )
 
 
 def _compute_whitening(module: ImageClassifier, spec: DataSpec, events: EventLog) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("training", "precision", "loader", "inference", "server", "time_to_accuracy", "fff")
+NAMES = ("training", "precision", "loader", "inference", "server", "time_to_accuracy", "fff",
+         "fff_quality")  # fmt: skip
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

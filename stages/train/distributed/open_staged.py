@@ -13,10 +13,11 @@ from pipeline.report.blocks import Block
 from stages.train.config import TrainConfig
 from stages.train.distributed.staged import Staged
 from stages.train.gpipe.chain import Chain
+from stages.train.gpipe.chained_network import ChainedNetwork
 from stages.train.gpipe.chapter import pipeline_blocks
 from stages.train.gpipe.comparison import compare_activations
 from stages.train.gpipe.memory import MemoryMeter
-from stages.train.gpipe.open import ChainedNetwork, check_engine
+from stages.train.gpipe.open import check_engine
 from stages.train.gpipe.pipeline_plan import PipelinePlan
 from stages.train.gpipe.ranks import STAGES_PER_RANK, Ranks, check_pieces
 from stages.train.gpipe.setup import Setup

@@ -5,7 +5,8 @@
 
 Three backends compute it, and the first that is there is taken: ``native`` (C++ with SIMD, for what
 this processor has: AVX-512 with bf16 dot products, AVX-512, AVX2, NEON, plain), ``numba`` and
-``torch``. `DLPIPE_CMM=torch`, `numba`, `native` or `native:avx2` in the environment names one.
+``torch``. `DLPIPE_CMM=torch`, `numba`, `native` or `native:avx2` in the environment names one. On a
+GPU it is the Triton kernel, or torch where Triton is not installed.
 
 With ``native``, a token's outputs are the same to the bit in any batch and with any number of
 threads. At a logit of exactly 0, and at NaN, a token goes left, in all of them.
@@ -101,15 +102,12 @@ def open_run(
     if name == "native" and not records.is_cuda:
         return _native_run(records, b_out, layout, isa, threads)
     weights = _weights(layout, records)
-    compute: _Compute = gathered
-    if name == "numba" and not records.is_cuda:
-        from stages.train.fff.numba_kernel import walk
-
-        compute = walk
+    compute = _on_gpu() if records.is_cuda else _numba() if name == "numba" else gathered
 
     def run(x: torch.Tensor) -> torch.Tensor:
         _check_tokens(x, layout)
-        rows = x.bfloat16() if layout.weights == "bf16" else x
+        rows = x.to(records.device)
+        rows = rows.bfloat16() if layout.weights == "bf16" else rows
         return compute(rows.float().contiguous(), weights, b_out, layout)
 
     return run
@@ -153,6 +151,20 @@ def _native_run(
         return out
 
     return run
+
+
+def _numba() -> _Compute:
+    from stages.train.fff.numba_kernel import walk
+
+    return walk
+
+
+def _on_gpu() -> _Compute:
+    if os.environ.get(VARIABLE) == "torch" or importlib.util.find_spec("triton") is None:
+        return gathered
+    from stages.train.fff.triton_kernel import walk
+
+    return walk
 
 
 def _check_tokens(x: torch.Tensor, layout: Layout) -> None:

@@ -13,6 +13,17 @@ Form = Literal["auto", "gathered", "masked"]
 MOST_NEURONS = 2**20
 
 
+class ConvertConfig(StageConfig):
+    """Fast layers learn what a trained network's dense ones do, before the whole is trained on."""
+
+    steps: int = Field(default=300, ge=1, le=1_000_000)
+    """Batches to learn from."""
+    lr: float = Field(default=2e-3, gt=0)
+    """Peak learning rate of AdamW; falls to 0 along a cosine."""
+    tokens: int = Field(default=2048, ge=1)
+    """Tokens of a batch that each layer learns from."""
+
+
 class FffConfig(StageConfig):
     """Replaces feedforward layers by trees of neurons, of which a token visits one path."""
 
@@ -30,6 +41,9 @@ class FffConfig(StageConfig):
     """Weight in the loss of nodes that send most tokens one way; 0.01 is a start."""
     hardening: float = Field(default=0.0, ge=0, le=100)
     """Above 0, training mixes all paths, with this weight in the loss of uncertain nodes."""
+    convert: ConvertConfig | Literal[False] = False
+    """With `pretrained`: fast layers start from what its dense layers do; ``{}`` takes the
+    defaults. Training goes on from there, end to end."""
 
     @model_validator(mode="after")
     def _is_possible(self) -> Self:

@@ -14,6 +14,7 @@ Shapes: N tokens, I inputs, O outputs, T trees, L levels, n nodes.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -79,6 +80,10 @@ class FFF(nn.Module):
             )
         self.leaf_counts: torch.Tensor | None = None
         """(T, leaves), tokens that ended there, while `usage.watched_leaves` looks."""
+        self.answer: Callable[[torch.Tensor], torch.Tensor] | None = None
+        """What computes in evaluation instead, in fp32, while `inference.packed_answers` lasts."""
+        self.converted_r2: float | None = None
+        """How much of the dense layer that it was converted from it explained at first."""
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -100,6 +105,8 @@ class FFF(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (..., I) to (..., O)."""
+        if self.answer is not None and not self.training and self.leaf_counts is None:
+            return self.answer(x)
         tokens = x.reshape(-1, self.in_features)
         if self.training and self.hardening:
             out = self._mixed(tokens)

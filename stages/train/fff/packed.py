@@ -128,14 +128,17 @@ def activation_of(module: nn.Module) -> Activation:
     """
     if isinstance(module, nn.GELU):
         return "gelu" if module.approximate == "none" else "gelu_tanh"
-    if isinstance(module, nn.ReLU):
-        return "relu"
-    if isinstance(module, nn.SiLU):
-        return "silu"
+    if knows_activation(module):
+        return "relu" if isinstance(module, nn.ReLU) else "silu"
     raise ConfigError(
         f"stages.train.fff: kernels do not know the activation {type(module).__name__}. Use GELU, "
         "ReLU or SiLU, or keep the layer unpacked."
     )
+
+
+def knows_activation(module: nn.Module) -> bool:
+    """Tell whether kernels have this activation."""
+    return isinstance(module, nn.GELU | nn.ReLU | nn.SiLU)
 
 
 def _rows(layout: Layout, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

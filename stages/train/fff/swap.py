@@ -73,6 +73,17 @@ def swap_feedforward(module: nn.Module, settings: Mapping[str, object]) -> list[
         ConfigError: there is no such layer.
     """
     config = FffConfig.model_validate(settings)
+    for feedforward in chosen_layers(module, config):
+        feedforward.replace(feedforward.faster(config))
+    return list(fast_layers(module))
+
+
+def chosen_layers(module: nn.Module, config: FffConfig) -> list[Feedforward]:
+    """Return the feedforward layers of a network that the configuration names, in its order.
+
+    Raises:
+        ConfigError: there is no such layer.
+    """
     layers = find_feedforward(module)
     if not layers:
         raise ConfigError(
@@ -80,10 +91,7 @@ def swap_feedforward(module: nn.Module, settings: Mapping[str, object]) -> list[
             "(timm's Mlp, BERT's intermediate and output, nn.TransformerEncoderLayer). Use a "
             "transformer such as 'vit_tiny_patch16_224', or remove fff."
         )
-    chosen = layers if config.layers == "all" else _named(config.layers, layers)
-    for feedforward in chosen:
-        feedforward.replace(feedforward.faster(config))
-    return list(fast_layers(module))
+    return layers if config.layers == "all" else _named(config.layers, layers)
 
 
 def _named(patterns: list[str], layers: list[Feedforward]) -> list[Feedforward]:

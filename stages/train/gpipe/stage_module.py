@@ -24,7 +24,7 @@ class StageModule(nn.Module):
         self.blocks = nn.ModuleList(block.module for block in blocks)
         self.norms = DeferredNorms(self.blocks)
         self._chain = blocks
-        self._plan = plan
+        self._plan, self._place = plan, torch.device(str(plan.device))
         self._channels_last = [_is_channels_last(layout) for layout in inputs]
         self._step = self._forwards = 0
 
@@ -77,8 +77,7 @@ class StageModule(nn.Module):
         return carry
 
     def _run_block(self, m: int, number: int, carry: Carry) -> Carry:
-        place = torch.device(str(self._plan.device))
-        return self._plan.run_block(self._chain, number, m, self._step, place, carry)
+        return self._plan.run_block(self._chain, number, m, self._step, self._place, carry)
 
     def _laid_out(self, carry: Carry) -> Carry:
         return tuple(

@@ -15,7 +15,7 @@ from torch import nn
 
 from pipeline.errors import ConfigError
 from stages.train.fff import cmm
-from stages.train.fff.inference import PackedFFF, pack_layers
+from stages.train.fff.inference import PackedFFF, pack_layers, packed_answers
 from stages.train.fff.layer import FFF
 from stages.train.fff.packed import WEIGHTS, Weights, unpack
 from stages.train.fff.swap import swap_feedforward
@@ -128,6 +128,21 @@ def test_a_network_answers_the_same_with_packed_layers():
         before = encoder.eval()(x)
         assert pack_layers(encoder) == ["linear1"]
         torch.testing.assert_close(encoder(x), before, rtol=1e-5, atol=1e-6)
+
+
+def test_evaluation_answers_by_the_kernel_and_training_does_not():
+    layer = layer_of(32, 16, 4, 2)
+    x = torch.randn(40, 32)
+    with torch.no_grad():
+        before, exact = layer(x), PackedFFF(layer)(x)
+        with packed_answers(layer):
+            if NATIVE:
+                assert torch.equal(layer(x), exact)
+                assert layer(x.bfloat16()).dtype == torch.float32
+            layer.train()
+            assert torch.equal(layer(x), layer_of(32, 16, 4, 2).train()(x))
+            layer.eval()
+        assert torch.equal(layer(x), before)
 
 
 def test_a_packed_layer_can_be_copied_and_saved(tmp_path: Path):
