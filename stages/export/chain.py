@@ -62,7 +62,9 @@ def export(config: ExportConfig, backends: Sequence[Backend], ctx: Context) -> E
         gates=gates(judged, config, sick),
         hops=hops(judged, samples),
     )
-    ctx.write_section(describe(exported, config, forge.ranges, forge.facts, ctx.device))
+    ctx.write_section(
+        describe(exported, config, forge.ranges, forge.facts, forge.forms, ctx.device)
+    )
     return exported
 
 

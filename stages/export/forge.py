@@ -22,6 +22,7 @@ from stages.export.cast import FP16_LIMIT, to_fp16
 from stages.export.config import ExportConfig
 from stages.export.cpu import needs_reduced_range
 from stages.export.failure import converting
+from stages.export.forms import FormChoice, choose_forms
 from stages.export.graph import count_products, save
 from stages.export.parity import Images
 from stages.export.quantize import Form, quantize
@@ -53,6 +54,8 @@ class Forge:
     """The graphs that this forge has made or checked, by file name."""
     facts: dict[str, str | int | float] = field(default_factory=dict)
     """What a reader of the report may want to know."""
+    forms: list[FormChoice] = field(default_factory=list)
+    """Which forms layers that have several took, once the FP32 graph was asked for."""
 
     @property
     def folder(self) -> Path:
@@ -89,12 +92,15 @@ class Forge:
         stamp = path.with_suffix(".json")
         key = self._key()
         if _stamped(path, stamp, key):
+            stored = json.loads(stamp.read_text()).get("forms", [])
+            self.forms = [FormChoice.from_json(each) for each in stored]
             return
         stamp.unlink(missing_ok=True)
         self.ctx.events.info("exporting to ONNX")
         module = restore(self.trained)
         reference = parity.torch_answer(module)
         images = self.images
+        self.forms = choose_forms(module, images, self.config, self.config.opset, self.ctx)
         traced = self.folder / "traced.onnx" if self.config.simplify else path
         to_onnx(module, self.trained.input, self.trained.output, traced, opset=self.config.opset)
         self.ctx.stop.check()
@@ -110,7 +116,9 @@ class Forge:
             figures = parity.compare(reference, open_session(path, CPU), images)
         self.facts["parity with PyTorch, dB"] = round(min(f.sqnr_db for f in figures), 1)
         self.facts["parity with PyTorch, largest difference"] = max(f.max_abs for f in figures)
-        write_atomic(stamp, json.dumps({"key": key, "sha256": sha256_file(path)}))
+        forms = [choice.as_json() for choice in self.forms]
+        written = {"key": key, "sha256": sha256_file(path), "forms": forms}
+        write_atomic(stamp, json.dumps(written))
 
     def _make_fp16(self, source: Path, path: Path) -> None:
         self._finish(to_fp16(onnx.load(source), self._too_large(source)), path)
@@ -171,6 +179,7 @@ class Forge:
             "arguments": dict(self.trained.module.arguments),
             "opset": self.config.opset,
             "simplify": self.config.simplify,
+            "batch": [self.config.batch.min, self.config.batch.opt],  # forms are chosen for these
             "onnx": onnx.__version__,
         }
         return sha256_text(json.dumps(parts, sort_keys=True))
@@ -180,6 +189,6 @@ def _stamped(path: Path, stamp: Path, key: str) -> bool:
     """Tell whether a graph is whole and was made from what `key` stands for."""
     try:
         written = json.loads(stamp.read_text())
-        return bool(written == {"key": key, "sha256": sha256_file(path)})
-    except (OSError, ValueError):
+        return bool((written["key"], written["sha256"]) == (key, sha256_file(path)))
+    except (OSError, ValueError, KeyError, TypeError):
         return False

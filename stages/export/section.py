@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pipeline.artifacts import ExportedModel, Variant
 from pipeline.device import Device
@@ -10,6 +10,7 @@ from pipeline.report.blocks import Block, Cell, Facts, Note, ScatterChart, Secti
 from stages.export.calibrate import Ranges
 from stages.export.config import ExportConfig
 from stages.export.cpu import relevant_flags
+from stages.export.forms import FormChoice
 
 _COLUMNS = (
     "variant", "MB", "top-1 %", "drop, points", "agreement %", "p50 ms", "p99 ms", "img/s",
@@ -22,6 +23,7 @@ def describe(
     config: ExportConfig,
     ranges: Ranges | None,
     facts: Mapping[str, str | int | float],
+    forms: Sequence[FormChoice],
     device: Device,
 ) -> Section:
     """Compose the chapter: what was chosen, every figure, and what could not be measured."""
@@ -33,8 +35,33 @@ def describe(
         blocks.append(_calibration(ranges))
     if facts:
         blocks.append(Facts(title="Graph", items=tuple(facts.items())))
+    if forms:
+        blocks.append(_forms(forms))
     blocks.extend(_unmeasured(exported))
     return Section(title="Export", summary=_summary(chosen), blocks=tuple(blocks))
+
+
+def _forms(forms: Sequence[FormChoice]) -> Table:
+    rows = [
+        (
+            f"{choice.layers[0]} (+ {len(choice.layers) - 1})"
+            if choice.layers[1:]
+            else choice.layers[0],
+            form,
+            *(round(ms, 4) for ms in times.values()),
+            "kept" if form == choice.form else "",
+        )
+        for choice in forms
+        for form, times in choice.times_ms.items()
+    ]
+    batches = next(iter(forms[0].times_ms.values()))
+    return Table(
+        title="Forms of layers",
+        columns=("layer", "form", *(f"ms at batch {batch}" for batch in batches), ""),
+        rows=tuple(rows),
+        caption="Layers that a graph can compute in several ways, timed alone in ONNX Runtime with "
+        "what they take in for real images. All forms answer the same.",
+    )
 
 
 def _summary(chosen: Variant) -> str:

@@ -39,9 +39,10 @@ class PackedFFF(nn.Module):
             layer.in_features, layer.out_features, layer.depth, layer.trees, weights,
             activation_of(layer.activation),
         )  # fmt: skip
-        self.register_buffer("records", pack(self.layout, layer.w_in, layer.w_out, layer.b_in))
+        records = pack(self.layout, layer.w_in, layer.w_out, layer.b_in)
+        self.register_buffer("records", records.to(layer.w_in.device))
         b_out = layer.b_out
-        self.register_buffer("b_out", None if b_out is None else b_out.detach().float().clone())
+        self.register_buffer("b_out", None if b_out is None else b_out.detach().clone())
         self.records: torch.Tensor
         self.b_out: torch.Tensor | None
         self.dense = layer.dense
@@ -65,7 +66,7 @@ class PackedFFF(nn.Module):
             out = self._operator(tokens)
         else:  # the dispatcher would take longer than a token does
             if self._run is None:
-                self._run = cmm.open_run(self.records, self.b_out, self.layout)
+                self._run = cmm.open_run(self.records, self._bias(), self.layout)
             out = self._run(tokens)
         if self.dense is not None:
             out = out + self.dense(tokens)
@@ -84,10 +85,14 @@ class PackedFFF(nn.Module):
     def _operator(self, tokens: torch.Tensor) -> torch.Tensor:
         layout = self.layout
         out: torch.Tensor = torch.ops.dlpipe.cmm(
-            tokens, self.records, self.b_out, layout.out_features, layout.depth, layout.trees,
+            tokens, self.records, self._bias(), layout.out_features, layout.depth, layout.trees,
             layout.weights, layout.activation,
         )  # fmt: skip
         return out
+
+    def _bias(self) -> torch.Tensor | None:
+        """Return the outputs' bias as kernels take it, whatever the network was turned into."""
+        return None if self.b_out is None else self.b_out.float()
 
     def _apply(self, *arguments: Any, **options: Any) -> PackedFFF:
         """Move to another device or kind, after which the records lie elsewhere."""

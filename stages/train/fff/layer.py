@@ -32,6 +32,9 @@ LEAST_WORK_SAVED = 16
 class FFF(nn.Module):
     """A fast feedforward layer; takes any leading dimensions, as `nn.Linear` does."""
 
+    graph_forms = "gathered", "masked"
+    """What a graph may do: gather the rows of a token's path, or compute all neurons and mask."""
+
     def __init__(
         self,
         in_features: int,
@@ -64,6 +67,7 @@ class FFF(nn.Module):
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
         self.depth, self.trees, self.form = depth, trees, form
+        self.graph_form = "gathered"
         self.balance, self.hardening, self.dense_width = balance, hardening, dense_width
         neurons = trees * nodes_of(depth)
         self.activation = nn.GELU() if activation is None else activation
@@ -110,7 +114,7 @@ class FFF(nn.Module):
         tokens = x.reshape(-1, self.in_features)
         if self.training and self.hardening:
             out = self._mixed(tokens)
-        elif self.training and self._is_masked(tokens):
+        elif self._is_masked(tokens):
             out = self._masked(tokens)
         else:
             out = self._gathered(tokens)
@@ -128,8 +132,10 @@ class FFF(nn.Module):
         )
 
     def _is_masked(self, tokens: torch.Tensor) -> bool:
-        if self.form != "auto":
-            return self.form == "masked"
+        if torch.compiler.is_exporting():
+            return self.graph_form == "masked"
+        if not self.training or self.form != "auto":
+            return self.training and self.form == "masked"
         return tokens.is_cuda or len(self.w_in) < LEAST_WORK_SAVED * self.active
 
     def _gathered(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -151,7 +157,7 @@ class FFF(nn.Module):
         logits = self._all_logits(tokens)
         with torch.no_grad():
             mask = reached((logits > 0).to(logits.dtype), self.depth)
-        if self.balance:
+        if self.training and self.balance:
             path = mask.flatten(1).nonzero()[:, 1].view(len(tokens), self.trees, self.depth + 1)
             along = logits.flatten(1).gather(1, path.flatten(1)).view_as(path)
             add_penalty(self.balance * imbalance(along, path, len(self.w_in)))

@@ -35,7 +35,7 @@ def test_what_was_not_run_and_what_was_not_built_is_said():
         chosen="onnxruntime-fp32",
         classes=("a", "b"),
     )
-    section = describe(exported, ExportConfig(), None, {}, CPU)
+    section = describe(exported, ExportConfig(), None, {}, [], CPU)
     table = next(block for block in section.blocks if isinstance(block, Table))
     assert [row[-1] for row in table.rows] == ["chosen", "unjudged", "not built: no kernel"]
     assert table.rows[1][-2] == "21 int8"
@@ -49,6 +49,6 @@ def test_what_was_not_run_and_what_was_not_built_is_said():
 def test_a_chosen_variant_that_was_not_accepted_is_a_bad_note():
     only = variant("onnxruntime-fp32", accepted=False, note="loses 3.00 points")
     exported = ExportedModel(variants=(only,), chosen=only.name, classes=("a",))
-    first = describe(exported, ExportConfig(), None, {}, CPU).blocks[0]
+    first = describe(exported, ExportConfig(), None, {}, [], CPU).blocks[0]
     assert isinstance(first, Note)
     assert (first.level, "loses 3.00 points" in first.text) == ("bad", True)

@@ -156,6 +156,8 @@ def test_a_packed_layer_can_be_copied_and_saved(tmp_path: Path):
     other.load_state_dict(torch.load(tmp_path / "packed.pt", weights_only=True))
     assert torch.equal(other(x), want)
     assert torch.equal(other.double().float()(x), want)
+    low = other.bfloat16()(x.bfloat16())
+    torch.testing.assert_close(low.float(), want, rtol=0.1, atol=0.1)
 
 
 @pytest.mark.parametrize(("weights", "least"), [("bf16", 0.95), ("int8", 0.9)])

@@ -10,6 +10,9 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
+from pipeline.context import Context
+from stages.export.config import ExportConfig
+from stages.export.forms import choose_forms
 from stages.export.restore import restore
 from stages.export.to_onnx import to_onnx
 from stages.train.config import TrainConfig
@@ -57,6 +60,17 @@ def test_its_graph_has_plain_operators_and_answers_as_the_network_does(
         with torch.no_grad():
             expected = module(torch.from_numpy(images))
         np.testing.assert_allclose(logits, expected, atol=1e-4)
+
+
+def test_export_keeps_the_form_that_is_faster_and_says_why(train_once, settings, tmp_path):
+    trained = train_once(**{**settings, "epochs": 1})
+    module = restore(trained).eval()
+    config = ExportConfig.model_validate({"batch": {"min": 1, "opt": 4}})
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1), dtype=np.uint8)
+    [choice] = choose_forms(module, images, config, 18, Context(dir=tmp_path))
+    assert choice.layers == ("body.blocks.0.mlp.0", "body.blocks.1.mlp.0")
+    assert choice.times_ms.keys() == {"gathered", "masked"}
+    assert {layer.graph_form for layer in fast_layers(module).values()} == {choice.form}
 
 
 @pytest.mark.parametrize(

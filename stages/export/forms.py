@@ -1,0 +1,183 @@
+"""Forms: layers that a graph can compute in several ways take the one that is fastest here.
+
+A fast feedforward layer may gather the rows of the neurons on a path, or compute all neurons
+and mask them: which is faster depends on its size, the batch and the machine. Every kind of layer
+is timed by itself in ONNX Runtime, with what it takes in for real images, at the batch sizes that
+will be served.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+import onnxruntime
+import torch
+from torch import nn
+
+from pipeline.context import Context
+from pipeline.graph_forms import HasGraphForms
+from stages.export.config import ExportConfig
+from stages.export.failure import quiet
+from stages.export.parity import Images
+from stages.export.samples import at_least
+from stages.export.to_onnx import TRACE_BATCH
+
+_ROUNDS = 5
+_TURN_S = 0.05
+"""Of each form and batch size, in each round."""
+
+
+@dataclass(frozen=True, slots=True)
+class FormChoice:
+    """What was found for layers of one kind."""
+
+    layers: tuple[str, ...]
+    form: str
+    """The fastest: least in the sum over batch sizes of its time over the best one's."""
+    times_ms: Mapping[str, Mapping[str, float]]
+    """Median time of a call, by form and batch size."""
+
+    def why(self) -> str:
+        """Say what was kept and why."""
+        told = "; ".join(
+            f"{form} " + ", ".join(f"{ms:.3g} ms at batch {batch}" for batch, ms in times.items())
+            for form, times in self.times_ms.items()
+        )
+        count = f" and {len(self.layers) - 1} like it" if len(self.layers) > 1 else ""
+        return f"{self.layers[0]}{count}: {self.form} ({told})"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for a file."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> FormChoice:
+        """Return what `as_json` gave."""
+        return cls(tuple(stored["layers"]), stored["form"], stored["times_ms"])
+
+
+def choose_forms(
+    module: nn.Module, images: Images, config: ExportConfig, opset: int, ctx: Context
+) -> list[FormChoice]:
+    """Set the form of every layer that has several.
+
+    Args:
+        module: takes images; its layers' forms are set.
+        images: uint8 (N, H, W, C).
+        config: of the stage: batch sizes and threads.
+        opset: of the graph.
+        ctx: told what was chosen.
+    """
+    layers = {
+        name: layer for name, layer in module.named_modules() if isinstance(layer, HasGraphForms)
+    }
+    if not layers:
+        return []
+    batches = sorted({config.batch.min, config.batch.opt})
+    seen = {batch: _taken_in(module, layers, at_least(images, batch)) for batch in batches}
+    kinds: dict[str, list[str]] = {}
+    for name, layer in layers.items():
+        shapes = [tuple(seen[batch][name].shape) for batch in batches]
+        kinds.setdefault(f"{type(layer).__name__} {layer} {shapes}", []).append(name)
+    choices = []
+    for names in kinds.values():
+        ctx.stop.check()
+        inputs = {str(batch): seen[batch][names[0]] for batch in batches}
+        times = _timed(layers[names[0]], inputs, config.latency.threads, opset)
+        choice = FormChoice(tuple(names), fastest(times), times)
+        for name in names:
+            layers[name].graph_form = choice.form
+        ctx.events.info(f"form of {choice.why()}")
+        choices.append(choice)
+    return choices
+
+
+def fastest(times_ms: Mapping[str, Mapping[str, float]]) -> str:
+    """Return the form whose times over the best of each batch size add up to the least."""
+    best = {
+        batch: min(times[batch] for times in times_ms.values())
+        for batch in next(iter(times_ms.values()))
+    }
+
+    def over_best(form: str) -> float:
+        return sum(ms / best[batch] for batch, ms in times_ms[form].items())
+
+    return min(times_ms, key=over_best)
+
+
+def _taken_in(
+    module: nn.Module, layers: Mapping[str, Any], images: Images
+) -> dict[str, torch.Tensor]:
+    """Return what each layer takes in for some images."""
+    seen: dict[str, torch.Tensor] = {}
+    handles = []
+    for name, layer in layers.items():
+
+        def look(_: nn.Module, inputs: tuple[torch.Tensor, ...], name: str = name) -> None:
+            seen[name] = inputs[0].detach()
+
+        handles.append(layer.register_forward_pre_hook(look))
+    try:
+        with torch.no_grad():
+            module(torch.from_numpy(images))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def _timed(
+    layer: HasGraphForms, inputs: Mapping[str, torch.Tensor], threads: int, opset: int
+) -> dict[str, dict[str, float]]:
+    """Time every form; they take turns."""
+    calls: dict[str, Callable[[torch.Tensor], object]] = {}
+    for form in layer.graph_forms:
+        layer.graph_form = form
+        calls[form] = _session(layer, next(iter(inputs.values())), threads, opset)
+    taken: dict[str, dict[str, list[float]]] = {f: {b: [] for b in inputs} for f in calls}
+    for _ in range(_ROUNDS):
+        for form, call in calls.items():
+            for batch, tensor in inputs.items():
+                taken[form][batch].extend(_call_times(call, tensor))
+    return {
+        form: {batch: 1e3 * median(times) for batch, times in by_batch.items()}
+        for form, by_batch in taken.items()
+    }
+
+
+def _session(
+    layer: Any, example: torch.Tensor, threads: int, opset: int
+) -> Callable[[torch.Tensor], object]:
+    """Return a layer as ONNX Runtime computes it."""
+    traced = torch.cat([example] * TRACE_BATCH)[:TRACE_BATCH]
+    with quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            layer, (traced,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},),
+            opset_version=opset, external_data=False, verbose=False,
+        )  # fmt: skip
+    assert program is not None
+    graph = io.BytesIO()
+    program.save(graph)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(
+        graph.getvalue(), options, providers=["CPUExecutionProvider"]
+    )
+    name = session.get_inputs()[0].name
+    return lambda x: session.run(None, {name: x.numpy()})
+
+
+def _call_times(call: Callable[[torch.Tensor], object], tensor: torch.Tensor) -> list[float]:
+    call(tensor)
+    times: list[float] = []
+    end = time.perf_counter() + _TURN_S
+    while not times or time.perf_counter() < end:
+        start = time.perf_counter()
+        call(tensor)
+        times.append(time.perf_counter() - start)
+    return times
