@@ -192,7 +192,7 @@ def _side(
     turn_s: float,
 ) -> Side:
     """A turn goes through other tokens at each call, for a while."""
-    calls = len(tokens) // batch if tokens.dim() == 2 else len(tokens)
+    batches = list(tokens.split(batch) if tokens.dim() == 2 else tokens)
     at = 0
 
     def work() -> float:
@@ -200,9 +200,8 @@ def _side(
         done, end = 0, time.process_time() + turn_s
         while not done or time.process_time() < end:
             for _ in range(max(1, 64 // batch) if done else 1):
-                rows = tokens[at * batch : (at + 1) * batch] if tokens.dim() == 2 else tokens[at]
-                answer(rows)
-                at = (at + 1) % calls
+                answer(batches[at])
+                at = (at + 1) % len(batches)
                 done += batch
         return done
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from io import BytesIO
 
 import numpy as np
 import torch
@@ -70,17 +69,15 @@ def onnxruntime_answer(
     """Return a network as ONNX Runtime computes it on one thread, for any batch."""
     import onnxruntime
 
-    graph = BytesIO()
     batch = torch.export.Dim("batch", min=1, max=2**20)
     program = torch.onnx.export(
         network, (example,), dynamo=True, dynamic_shapes=({0: batch},), opset_version=20,
         verbose=False, external_data=False,
     )  # fmt: skip
-    program.save(graph)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(
-        graph.getvalue(), options, providers=["CPUExecutionProvider"]
+        program.model_proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     name = session.get_inputs()[0].name
     return lambda x: session.run(None, {name: x})[0]

@@ -8,7 +8,6 @@ will be served.
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -161,12 +160,10 @@ def _session(
             opset_version=opset, external_data=False, verbose=False,
         )  # fmt: skip
     assert program is not None
-    graph = io.BytesIO()
-    program.save(graph)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(
-        graph.getvalue(), options, providers=["CPUExecutionProvider"]
+        program.model_proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     name = session.get_inputs()[0].name
     return lambda x: session.run(None, {name: x.numpy()})

@@ -145,7 +145,7 @@ def _native_run(
         if len(shape) != 2 or shape[1] != inputs:
             _check_tokens(x, layout)
         num = shape[0]
-        out = torch.empty(num, outputs, dtype=torch.float32)
+        out = x.new_empty(num, outputs)
         used = 1 if num == 1 else threads or torch.get_num_threads()
         kernel.run(x.data_ptr(), inputs, out.data_ptr(), num, used)
         return out

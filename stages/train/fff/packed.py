@@ -172,7 +172,8 @@ def _columns(
 def _huge_zeros(rows: int, columns: int) -> torch.Tensor:
     """Return zero bytes that begin at a huge page, so that few page tables are walked."""
     size = rows * columns
-    area = mmap.mmap(-1, size + HUGE_PAGE)
+    # Memory that is shared, as it is by default, has small pages only.
+    area = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):  # a kernel without them
             area.madvise(mmap.MADV_HUGEPAGE)
