@@ -19,6 +19,7 @@ from statistics import mean, stdev
 import torch
 from torch import nn
 
+from benchmarks.clock import Stopwatch
 from benchmarks.command import conclude
 from benchmarks.digits import SIZES, top1_of
 from benchmarks.machine import Watch
@@ -45,10 +46,12 @@ def main() -> None:
     figures: dict[str, float] = {}
     print(f"{'feedforward layers':34}  {'top-1':>7}  {'std. error':>10}  seeds")
     for name, build in networks().items():
+        stopwatch = Stopwatch()
         found = [100 * top1_of("fp32", seed, epochs, build) for seed in range(seeds)]
         error = stdev(found) / len(found) ** 0.5 if len(found) > 1 else float("inf")
         told = ", ".join(f"{top1:.2f}" for top1 in found)
-        print(f"{name:34}  {mean(found):6.2f}%  {error:10.2f}  {told}", flush=True)
+        spent = f"({stopwatch.cpu_s:.0f} cpu-s)"
+        print(f"{name:34}  {mean(found):6.2f}%  {error:10.2f}  {told}  {spent}", flush=True)
         figures[f"{name}: top-1"] = mean(found)
         if len(found) > 1:
             figures[f"{name}: standard error"] = error

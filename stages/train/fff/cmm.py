@@ -18,6 +18,8 @@ import importlib.util
 import os
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -26,11 +28,19 @@ from pipeline.errors import ConfigError, nearest
 from stages.train.fff.gathered import gathered
 from stages.train.fff.packed import ACTIVATIONS, WEIGHTS, Layout, Unpacked, unpack
 
-try:
-    from stages.train.fff import _native
-except ImportError:  # the package was installed without a C++ compiler
-    _native = None  # type: ignore[assignment]
+if TYPE_CHECKING:
+    from stages.train.fff._native import Kernel
 
+
+def _import_native() -> Any:
+    """Return the kernels in C++; None: the package was installed without a compiler."""
+    try:
+        return import_module("stages.train.fff._native")
+    except ImportError:
+        return None
+
+
+_native = _import_native()
 VARIABLE = "DLPIPE_CMM"
 _Compute = Callable[[torch.Tensor, Unpacked, torch.Tensor | None, Layout], torch.Tensor]
 _unpacked = WeakTensorKeyDictionary()
@@ -115,9 +125,9 @@ def open_run(
 
 def open_kernel(
     records: torch.Tensor, b_out: torch.Tensor | None, layout: Layout, isa: str
-) -> _native.Kernel:
+) -> Kernel:
     """Return the native kernel for records that the caller keeps."""
-    return _native.Kernel(
+    kernel: Kernel = _native.Kernel(
         records.data_ptr(),
         0 if b_out is None else b_out.data_ptr(),
         layout.in_features,
@@ -128,6 +138,7 @@ def open_kernel(
         ACTIVATIONS.index(layout.activation),
         isa,
     )
+    return kernel
 
 
 def _native_run(
