@@ -91,16 +91,16 @@ class Forge:
         """Export, or take the graph that an interrupted run left when it is of these weights."""
         stamp = path.with_suffix(".json")
         key = self._key()
-        if _stamped(path, stamp, key):
-            stored = json.loads(stamp.read_text()).get("forms", [])
-            self.forms = [FormChoice.from_json(each) for each in stored]
+        forms = _stamped_forms(path, stamp, key)
+        if forms is not None:
+            self.forms = forms
             return
         stamp.unlink(missing_ok=True)
         self.ctx.events.info("exporting to ONNX")
         module = restore(self.trained)
         reference = parity.torch_answer(module)
         images = self.images
-        self.forms = choose_forms(module, images, self.config, self.config.opset, self.ctx)
+        self.forms = choose_forms(module, images, self.config, self.ctx)
         traced = self.folder / "traced.onnx" if self.config.simplify else path
         to_onnx(module, self.trained.input, self.trained.output, traced, opset=self.config.opset)
         self.ctx.stop.check()
@@ -116,8 +116,8 @@ class Forge:
             figures = parity.compare(reference, open_session(path, CPU), images)
         self.facts["parity with PyTorch, dB"] = round(min(f.sqnr_db for f in figures), 1)
         self.facts["parity with PyTorch, largest difference"] = max(f.max_abs for f in figures)
-        forms = [choice.as_json() for choice in self.forms]
-        written = {"key": key, "sha256": sha256_file(path), "forms": forms}
+        chosen = [choice.as_json() for choice in self.forms]
+        written = {"key": key, "sha256": sha256_file(path), "forms": chosen}
         write_atomic(stamp, json.dumps(written))
 
     def _make_fp16(self, source: Path, path: Path) -> None:
@@ -185,10 +185,12 @@ class Forge:
         return sha256_text(json.dumps(parts, sort_keys=True))
 
 
-def _stamped(path: Path, stamp: Path, key: str) -> bool:
-    """Tell whether a graph is whole and was made from what `key` stands for."""
+def _stamped_forms(path: Path, stamp: Path, key: str) -> list[FormChoice] | None:
+    """Return the forms in a graph that is whole and made from what `key` stands for; else None."""
     try:
         written = json.loads(stamp.read_text())
-        return bool((written["key"], written["sha256"]) == (key, sha256_file(path)))
+        if (written["key"], written["sha256"]) != (key, sha256_file(path)):
+            return None
+        return [FormChoice.from_json(each) for each in written["forms"]]
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        return None

@@ -8,7 +8,6 @@ will be served.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from statistics import median
@@ -22,6 +21,7 @@ from pipeline.context import Context
 from pipeline.graph_forms import HasGraphForms
 from stages.export.config import ExportConfig
 from stages.export.failure import quiet
+from stages.export.latency import time_calls
 from stages.export.parity import Images
 from stages.export.samples import at_least
 from stages.export.to_onnx import TRACE_BATCH
@@ -61,15 +61,14 @@ class FormChoice:
 
 
 def choose_forms(
-    module: nn.Module, images: Images, config: ExportConfig, opset: int, ctx: Context
+    module: nn.Module, images: Images, config: ExportConfig, ctx: Context
 ) -> list[FormChoice]:
     """Set the form of every layer that has several.
 
     Args:
         module: takes images; its layers' forms are set.
         images: uint8 (N, H, W, C).
-        config: of the stage: batch sizes and threads.
-        opset: of the graph.
+        config: of the stage: batch sizes, threads and opset.
         ctx: told what was chosen.
     """
     layers = {
@@ -87,7 +86,7 @@ def choose_forms(
     for names in kinds.values():
         ctx.stop.check()
         inputs = {str(batch): seen[batch][names[0]] for batch in batches}
-        times = _timed(layers[names[0]], inputs, config.latency.threads, opset)
+        times = _timed(layers[names[0]], inputs, config)
         choice = FormChoice(tuple(names), fastest(times), times)
         for name in names:
             layers[name].graph_form = choice.form
@@ -131,18 +130,18 @@ def _taken_in(
 
 
 def _timed(
-    layer: HasGraphForms, inputs: Mapping[str, torch.Tensor], threads: int, opset: int
+    layer: HasGraphForms, inputs: Mapping[str, torch.Tensor], config: ExportConfig
 ) -> dict[str, dict[str, float]]:
     """Time every form; they take turns."""
     calls: dict[str, Callable[[torch.Tensor], object]] = {}
     for form in layer.graph_forms:
         layer.graph_form = form
-        calls[form] = _session(layer, next(iter(inputs.values())), threads, opset)
+        calls[form] = _session(layer, next(iter(inputs.values())), config)
     taken: dict[str, dict[str, list[float]]] = {f: {b: [] for b in inputs} for f in calls}
     for _ in range(_ROUNDS):
         for form, call in calls.items():
             for batch, tensor in inputs.items():
-                taken[form][batch].extend(_call_times(call, tensor))
+                taken[form][batch].extend(time_calls(call, tensor, _TURN_S))
     return {
         form: {batch: 1e3 * median(times) for batch, times in by_batch.items()}
         for form, by_batch in taken.items()
@@ -150,31 +149,20 @@ def _timed(
 
 
 def _session(
-    layer: Any, example: torch.Tensor, threads: int, opset: int
+    layer: Any, example: torch.Tensor, config: ExportConfig
 ) -> Callable[[torch.Tensor], object]:
     """Return a layer as ONNX Runtime computes it."""
     traced = torch.cat([example] * TRACE_BATCH)[:TRACE_BATCH]
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
             layer, (traced,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},),
-            opset_version=opset, external_data=False, verbose=False,
+            opset_version=config.opset, external_data=False, verbose=False,
         )  # fmt: skip
     assert program is not None
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = config.latency.threads
     session = onnxruntime.InferenceSession(
         program.model_proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     name = session.get_inputs()[0].name
     return lambda x: session.run(None, {name: x.numpy()})
-
-
-def _call_times(call: Callable[[torch.Tensor], object], tensor: torch.Tensor) -> list[float]:
-    call(tensor)
-    times: list[float] = []
-    end = time.perf_counter() + _TURN_S
-    while not times or time.perf_counter() < end:
-        start = time.perf_counter()
-        call(tensor)
-        times.append(time.perf_counter() - start)
-    return times

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from stages.export.backends import BatchProfile, Session
 from stages.export.config import LatencyConfig
 from stages.export.parity import Images
 from stages.export.samples import at_least
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,19 +48,19 @@ def measure_latency(
             for name in names[first:] + names[:first]:
                 ctx.stop.check()
                 for batch, taken in zip(batches, times[name], strict=True):
-                    taken.extend(_time_calls(sessions[name], batch, turn_s))
+                    taken.extend(time_calls(sessions[name], batch, turn_s))
             bar.advance(1)
     return {name: _summary(taken, profile.opt) for name, taken in times.items()}
 
 
-def _time_calls(session: Session, batch: Images, seconds: float) -> list[float]:
+def time_calls(call: Callable[[T], object], batch: T, seconds: float) -> list[float]:
     """Call for `seconds`, at least once, after an uncounted call that wakes threads and caches."""
-    session(batch)
+    call(batch)
     times: list[float] = []
     end = time.perf_counter() + seconds
     while not times or time.perf_counter() < end:
         start = time.perf_counter()
-        session(batch)
+        call(batch)
         times.append(time.perf_counter() - start)
     return times
 

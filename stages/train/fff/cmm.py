@@ -26,7 +26,15 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from pipeline.errors import ConfigError, nearest
 from stages.train.fff.gathered import gathered
-from stages.train.fff.packed import ACTIVATIONS, WEIGHTS, Layout, Unpacked, unpack
+from stages.train.fff.packed import (
+    ACTIVATIONS,
+    WEIGHTS,
+    Activation,
+    Layout,
+    Unpacked,
+    Weights,
+    unpack,
+)
 
 if TYPE_CHECKING:
     from stages.train.fff._native import Kernel
@@ -216,14 +224,6 @@ torch.library.define(
 )
 
 
-def _layout(
-    x: torch.Tensor, outputs: int, depth: int, trees: int, weights: str, activation: str
-) -> Layout:
-    if weights not in WEIGHTS or activation not in ACTIVATIONS:
-        raise ValueError(f"weights {weights!r} or activation {activation!r} is unknown")
-    return Layout(x.shape[1], outputs, depth, trees, weights, activation)
-
-
 def _operator(
     x: torch.Tensor,
     records: torch.Tensor,
@@ -231,10 +231,12 @@ def _operator(
     outputs: int,
     depth: int,
     trees: int,
-    weights: str,
-    activation: str,
+    weights: Weights,
+    activation: Activation,
 ) -> torch.Tensor:
-    return cmm(x, records, b_out, _layout(x, outputs, depth, trees, weights, activation))
+    if weights not in WEIGHTS or activation not in ACTIVATIONS:
+        raise ValueError(f"weights {weights!r} or activation {activation!r} is unknown")
+    return cmm(x, records, b_out, Layout(x.shape[1], outputs, depth, trees, weights, activation))
 
 
 torch.library.impl("dlpipe::cmm", ("cpu", "cuda"), _operator)
@@ -245,10 +247,7 @@ def _of_shape(
     records: torch.Tensor,
     b_out: torch.Tensor | None,
     outputs: int,
-    depth: int,
-    trees: int,
-    weights: str,
-    activation: str,
+    *_: int | str,
 ) -> torch.Tensor:
     return x.new_empty((x.shape[0], outputs), dtype=torch.float32)
 

@@ -130,8 +130,13 @@ def packed_answers(module: nn.Module) -> Iterator[None]:
 
     That is in evaluation, and on a CPU. Weights are packed once: they must not change in here.
     """
-    layers = fast_layers(module).values() if cmm.backend().startswith("native") else ()
-    quick = [layer for layer in layers if layer.w_in.is_cpu and knows_activation(layer.activation)]
+    quick = [
+        layer
+        for layer in fast_layers(module).values()
+        if layer.w_in.is_cpu
+        and knows_activation(layer.activation)
+        and cmm.backend().startswith("native")
+    ]
     for layer in quick:
         packed = PackedFFF(layer)
         layer.answer = lambda x, packed=packed: packed(x.float())

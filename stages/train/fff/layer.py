@@ -134,8 +134,10 @@ class FFF(nn.Module):
     def _is_masked(self, tokens: torch.Tensor) -> bool:
         if torch.compiler.is_exporting():
             return self.graph_form == "masked"
-        if not self.training or self.form != "auto":
-            return self.training and self.form == "masked"
+        if not self.training:
+            return False
+        if self.form != "auto":
+            return self.form == "masked"
         return tokens.is_cuda or len(self.w_in) < LEAST_WORK_SAVED * self.active
 
     def _gathered(self, tokens: torch.Tensor) -> torch.Tensor:

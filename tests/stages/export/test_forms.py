@@ -56,7 +56,7 @@ def config() -> ExportConfig:
 
 def test_layers_of_one_kind_are_timed_once_and_all_take_the_fastest_form(images, config, tmp_path):
     module = Network(Repeated(), nn.ReLU(), Repeated()).eval()
-    [choice] = choose_forms(module, images, config, 20, Context(dir=tmp_path))
+    [choice] = choose_forms(module, images, config, Context(dir=tmp_path))
     assert choice.layers == ("layers.0", "layers.2")
     assert choice.form == "quick"
     assert [module.layers[0].graph_form, module.layers[2].graph_form] == ["quick", "quick"]
@@ -67,14 +67,14 @@ def test_layers_of_one_kind_are_timed_once_and_all_take_the_fastest_form(images,
 
 def test_a_network_without_such_layers_costs_nothing(images, config, tmp_path):
     module = Network(nn.Linear(64, 3)).eval()
-    assert choose_forms(module, images, config, 20, Context(dir=tmp_path)) == []
+    assert choose_forms(module, images, config, Context(dir=tmp_path)) == []
 
 
 def test_a_deep_tree_gathers_and_a_shallow_one_of_few_neurons_does_not_have_to(
     images, config, tmp_path
 ):
     module = Network(FFF(64, 64, depth=10), FFF(64, 64, depth=0, trees=2)).eval()
-    deep, shallow = choose_forms(module, images, config, 20, Context(dir=tmp_path))
+    deep, shallow = choose_forms(module, images, config, Context(dir=tmp_path))
     assert deep.form == "gathered"
     assert shallow.form in FFF.graph_forms
 

@@ -65,9 +65,9 @@ def test_its_graph_has_plain_operators_and_answers_as_the_network_does(
 def test_export_keeps_the_form_that_is_faster_and_says_why(train_once, settings, tmp_path):
     trained = train_once(**{**settings, "epochs": 1})
     module = restore(trained).eval()
-    config = ExportConfig.model_validate({"batch": {"min": 1, "opt": 4}})
+    config = ExportConfig.model_validate({"opset": 18, "batch": {"min": 1, "opt": 4}})
     images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1), dtype=np.uint8)
-    [choice] = choose_forms(module, images, config, 18, Context(dir=tmp_path))
+    [choice] = choose_forms(module, images, config, Context(dir=tmp_path))
     assert choice.layers == ("body.blocks.0.mlp.0", "body.blocks.1.mlp.0")
     assert choice.times_ms.keys() == {"gathered", "masked"}
     assert {layer.graph_form for layer in fast_layers(module).values()} == {choice.form}

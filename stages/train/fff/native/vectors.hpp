@@ -1,0 +1,104 @@
+// Vectors of LANES floats, and rows of weights of each kind as such vectors.
+//
+// As all of a kernel it has internal linkage, and no library templates are instantiated: a function
+// compiled for AVX-512 must not stand in for one of the rest of the program.
+#pragma once
+
+#include <cstring>
+
+#include "forest.hpp"
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace cmm {
+namespace {
+
+constexpr int kLanes = LANES;
+constexpr int kUnits = 16 / kLanes;              // a unit: two vectors, 16 columns apart
+constexpr int kTile = kLanes == 8 ? 2 : 4;       // tokens by three rows that registers hold
+constexpr int kOutUnits = kLanes == 16 ? 2 : 1;  // units of output of four tokens
+constexpr int kFew = 3;                          // tokens from which both children's rows are read
+constexpr int kAhead = 2;                        // groups
+
+typedef float Vec __attribute__((vector_size(kLanes * 4)));
+typedef std::int32_t Ints __attribute__((vector_size(kLanes * 4)));
+typedef std::uint32_t Bits __attribute__((vector_size(kLanes * 4)));
+typedef float LooseVec __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
+typedef std::uint32_t LooseBits __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
+typedef signed char Bytes __attribute__((vector_size(kLanes), aligned(1), may_alias));
+
+#define INLINE inline __attribute__((always_inline))
+
+INLINE Vec load(const float* at) { return *reinterpret_cast<const LooseVec*>(at); }
+INLINE void store(float* at, Vec v) { *reinterpret_cast<LooseVec*>(at) = v; }
+INLINE Vec all(float value) { return Vec{} + value; }
+INLINE Head head(const std::byte* record) {
+  Head values;
+  std::memcpy(&values, record, sizeof values);
+  return values;
+}
+
+// In one order for each number of lanes: halves onto halves.
+INLINE float sum(Vec v) {
+#if LANES == 16
+  typedef float Half __attribute__((vector_size(32)));
+  typedef float Quarter __attribute__((vector_size(16)));
+  Half halves[2];
+  std::memcpy(halves, &v, sizeof v);
+  const Half half = halves[0] + halves[1];
+  Quarter quarters[2];
+  std::memcpy(quarters, &half, sizeof half);
+  const Quarter q = quarters[0] + quarters[1];
+#elif LANES == 8
+  typedef float Quarter __attribute__((vector_size(16)));
+  Quarter quarters[2];
+  std::memcpy(quarters, &v, sizeof v);
+  const Quarter q = quarters[0] + quarters[1];
+#else
+  const Vec q = v;
+#endif
+  return (q[0] + q[2]) + (q[1] + q[3]);
+}
+
+INLINE int column(int unit, int half) {
+  return unit / kUnits * kBlock + unit % kUnits * kLanes + half * 16;
+}
+
+INLINE void fetch(const std::byte* from, std::size_t bytes) {
+  for (std::size_t at = 0; at < bytes; at += 64) __builtin_prefetch(from + at, 0, 2);
+}
+
+
+struct Fp32 {
+  static INLINE Vec at(const std::byte* row, int unit, int half) {
+    return load(reinterpret_cast<const float*>(row) + column(unit, half));
+  }
+};
+
+struct Bf16 {
+  static INLINE Vec at(const std::byte* row, int unit, int half) {
+    const Bits pairs = *reinterpret_cast<const LooseBits*>(row + std::size_t(unit) * kLanes * 4);
+    const Bits one = half ? (pairs & 0xffff0000u) : (pairs << 16);
+    Vec v;
+    std::memcpy(&v, &one, sizeof v);
+    return v;
+  }
+};
+
+struct Int8 {
+  static INLINE Vec at(const std::byte* row, int unit, int half) {
+    const std::byte* from = row + column(unit, half);
+#if LANES == 16  // the compiler widens bytes one by one
+    return (Vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)from)));
+#elif LANES == 8
+    return (Vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)from)));
+#else
+    const Bytes bytes = *reinterpret_cast<const Bytes*>(from);
+    return __builtin_convertvector(__builtin_convertvector(bytes, Ints), Vec);
+#endif
+  }
+};
+
+}  // namespace
+}  // namespace cmm
