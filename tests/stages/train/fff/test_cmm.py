@@ -2,83 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_layers import NATIVE, assert_close, layer_of, needs_native, reference, tokens_of
 from torch import nn
 
 from pipeline.errors import ConfigError
 from stages.train.fff import cmm
-from stages.train.fff.inference import PackedFFF, pack_layers, packed_answers
+from stages.train.fff.inference import PackedFFF
 from stages.train.fff.layer import FFF
-from stages.train.fff.packed import WEIGHTS, Weights, unpack
-from stages.train.fff.swap import swap_feedforward
-from stages.train.fff.tree import nodes_of
+from stages.train.fff.packed import WEIGHTS, Weights
 
-BACKENDS = cmm.backends()
-NATIVE = [name for name in BACKENDS if name.startswith("native")]
 BATCHES = (0, 1, 2, 15, 16, 127, 300)
-
-needs_native = pytest.mark.skipif(not NATIVE, reason="installed without a C++ compiler")
-
-
-@pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv(cmm.VARIABLE, request.param)
-    assert cmm.backend() == request.param
-    return str(request.param)
-
-
-def layer_of(
-    inputs: int = 37,
-    outputs: int = 70,
-    depth: int = 4,
-    trees: int = 2,
-    *,
-    activation: nn.Module | None = None,
-    bias: bool = True,
-    seed: int = 0,
-) -> FFF:
-    torch.manual_seed(seed)
-    return FFF(inputs, outputs, depth, trees, activation, bias=bias).eval()
-
-
-def tokens_of(layer: FFF, num: int, seed: int = 1) -> torch.Tensor:
-    return torch.randn(num, layer.in_features, generator=torch.Generator().manual_seed(seed))
-
-
-def reference(packed: PackedFFF, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Outputs in float64 and paths (N, T, L) in preorder, with weights as packing rounds them."""
-    layout, weights = packed.layout, unpack(packed.layout, packed.records)
-    x = (x.bfloat16() if layout.weights == "bf16" else x).double()
-    act = {
-        "gelu": nn.GELU(),
-        "gelu_tanh": nn.GELU("tanh"),
-        "relu": nn.ReLU(),
-        "silu": nn.SiLU(),
-    }[layout.activation]
-    out = torch.zeros(len(x), layout.out_features, dtype=torch.float64)
-    node = (torch.arange(layout.trees) * layout.nodes).expand(len(x), -1)
-    path = []
-    for level in range(layout.depth + 1):
-        z = (weights.w_in[node].double() * x.unsqueeze(1)).sum(-1) + weights.bias[node]
-        out += (act(z).unsqueeze(-1) * weights.w_out[node].double()).sum(1)
-        path.append(node)
-        node = node + 1 + (z > 0) * nodes_of(layout.depth - level - 1)
-    if packed.b_out is not None:
-        out += packed.b_out
-    return out, torch.stack(path, dim=-1)
-
-
-def assert_close(got: torch.Tensor, want: torch.Tensor) -> None:
-    scale = max(1.0, float(want.abs().max())) if want.numel() else 1.0
-    torch.testing.assert_close(got.double(), want, rtol=0, atol=2e-6 * scale)
 
 
 @pytest.mark.parametrize(
@@ -111,61 +51,6 @@ def test_a_large_tree_and_a_large_batch_are_right_too(weights: Weights, backend:
     x = tokens_of(layer, 4096)
     with torch.no_grad():
         assert_close(packed(x), reference(packed, x)[0])
-
-
-def test_fp32_answers_what_the_layer_answers(backend: str):
-    layer = FFF(48, 40, 5, 4, dense_width=8).eval()
-    x = torch.randn(3, 7, 48)
-    with torch.no_grad():
-        torch.testing.assert_close(PackedFFF(layer)(x), layer(x), rtol=1e-5, atol=1e-6)
-
-
-def test_a_network_answers_the_same_with_packed_layers():
-    encoder = nn.TransformerEncoderLayer(32, 4, 64, 0.0, "gelu", batch_first=True).eval()
-    swap_feedforward(encoder, {"depth": 3, "trees": 2})
-    x = torch.randn(2, 5, 32)
-    with torch.no_grad():
-        before = encoder.eval()(x)
-        assert pack_layers(encoder) == ["linear1"]
-        torch.testing.assert_close(encoder(x), before, rtol=1e-5, atol=1e-6)
-
-
-def test_evaluation_answers_by_the_kernel_and_training_does_not():
-    layer = layer_of(32, 16, 4, 2)
-    x = torch.randn(40, 32)
-    with torch.no_grad():
-        before, exact = layer(x), PackedFFF(layer)(x)
-        with packed_answers(layer):
-            if NATIVE:
-                assert torch.equal(layer(x), exact)
-                assert layer(x.bfloat16()).dtype == torch.float32
-            layer.train()
-            assert torch.equal(layer(x), layer_of(32, 16, 4, 2).train()(x))
-            layer.eval()
-        assert torch.equal(layer(x), before)
-
-
-def test_a_packed_layer_can_be_copied_and_saved(tmp_path: Path):
-    packed = PackedFFF(layer_of())
-    x = tokens_of(layer_of(), 9)
-    want = packed(x)
-    assert torch.equal(copy.deepcopy(packed)(x), want)
-    torch.save(packed.state_dict(), tmp_path / "packed.pt")
-    other = PackedFFF(layer_of(seed=5))
-    other(x)
-    other.load_state_dict(torch.load(tmp_path / "packed.pt", weights_only=True))
-    assert torch.equal(other(x), want)
-    assert torch.equal(other.double().float()(x), want)
-    low = other.bfloat16()(x.bfloat16())
-    torch.testing.assert_close(low.float(), want, rtol=0.1, atol=0.1)
-
-
-@pytest.mark.parametrize(("weights", "least"), [("bf16", 0.95), ("int8", 0.9)])
-def test_narrow_weights_take_nearly_all_tokens_the_same_way(weights: Weights, least: float):
-    layer = layer_of(256, 64, 7, 1)
-    x = tokens_of(layer, 2000)
-    wide, narrow = (reference(PackedFFF(layer, kind), x)[1] for kind in ("fp32", weights))
-    assert float((wide == narrow).all(-1).float().mean()) > least
 
 
 @given(
@@ -249,46 +134,11 @@ def test_any_strides_are_read(backend: str):
         torch.testing.assert_close(packed(x), packed(x.contiguous()), rtol=0, atol=0)
 
 
-def test_lower_precisions_come_back_as_they_came(backend: str):
-    layer = layer_of(32, 16, 4, 2)
-    answer = PackedFFF(layer)(torch.randn(4, 32).bfloat16())
-    assert answer.dtype == torch.bfloat16
-
-
 def test_the_operator_is_whole():
     layer = layer_of(32, 16, 4, 2)
     packed = PackedFFF(layer)
     arguments = (torch.randn(6, 32), packed.records, packed.b_out, 16, 4, 2, "fp32", "gelu")
     torch.library.opcheck(torch.ops.dlpipe.cmm, arguments)
-
-
-def test_export_sees_the_operator_for_any_batch():
-    packed = PackedFFF(layer_of(32, 16, 4, 2)).eval()
-    batch = torch.export.Dim("batch", min=2, max=64)
-    program = torch.export.export(packed, (torch.randn(4, 32),), dynamic_shapes=({0: batch},))
-    assert "dlpipe.cmm" in program.graph_module.code
-    x = torch.randn(9, 32)
-    torch.testing.assert_close(program.module()(x), packed(x), rtol=0, atol=0)
-
-
-def test_compile_sees_the_operator():
-    packed = PackedFFF(layer_of(32, 16, 4, 2)).eval()
-    seen: list[str] = []
-
-    def look(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> torch.fx.GraphModule:
-        seen.append(graph.code)
-        return graph
-
-    x = torch.randn(9, 32)
-    compiled = torch.compile(packed, backend=look, fullgraph=True)
-    torch.testing.assert_close(compiled(x), packed(x), rtol=0, atol=0)
-    assert "dlpipe.cmm" in seen[0]
-
-
-def test_a_gradient_is_refused():
-    packed = PackedFFF(layer_of())
-    with pytest.raises(RuntimeError, match="no gradient. Train the FFF"):
-        packed(torch.randn(2, 37, requires_grad=True))
 
 
 def test_sizes_are_checked_before_memory_is_read():
@@ -299,11 +149,6 @@ def test_sizes_are_checked_before_memory_is_read():
         cmm.cmm(torch.randn(2, 37), packed.records[:5], packed.b_out, packed.layout)
     with pytest.raises(ValueError, match=r"b_out is .* \(3,\), and .* \(70,\) is needed"):
         cmm.cmm(torch.randn(2, 37), packed.records, torch.zeros(3), packed.layout)
-
-
-def test_an_activation_that_kernels_do_not_know_is_named():
-    with pytest.raises(ConfigError, match="do not know the activation Tanh. Use GELU, ReLU"):
-        PackedFFF(layer_of(activation=nn.Tanh()))
 
 
 def test_a_backend_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch):
