@@ -27,6 +27,7 @@ from stages.train.amp_check import AmpCheck
 from stages.train.batch_search import load_batch_search
 from stages.train.efficiency import Efficiency
 from stages.train.evaluate import Evaluation
+from stages.train.fff.conversion import load_conversion
 from stages.train.loop import Loop
 from stages.train.profile import FOLDER, TRACE, read_operators
 from stages.train.rate_search import load_search
@@ -57,6 +58,8 @@ def write_chapter(loop: Loop, outcome: Outcome) -> None:
     blocks += [search.chart()] if search else []
     sizes = load_batch_search(loop.ctx.dir)
     blocks += [sizes.table()] if sizes else []
+    conversion = load_conversion(loop.ctx.dir)
+    blocks += [conversion.table()] if conversion else []
     blocks += [*_operators(loop), *loop.told]
     blocks += [_confusion(trained, outcome.reference), *_gallery(loop, outcome)]
     section = Section(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from pipeline.artifacts import DataSpec
@@ -33,7 +35,8 @@ def plan_devices(
     spec = ctx.get(DataSpec)
     precision = resolve_precision(config.precision, ctx.device)
     torch.manual_seed(ctx.seed)
-    module, _ = build_network(config.model_copy(update={"pretrained": False}), spec, EventLog())
+    random = config.model_copy(update={"pretrained": False})
+    module, _ = build_network(random, spec, replace(ctx, events=EventLog()))
     place_network(module, config, ctx.device)
     shape = (spec.batch_size, spec.height, spec.width, spec.channels)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, device=str(ctx.device))

@@ -6,6 +6,7 @@ from contextlib import closing
 from dataclasses import replace
 
 from pipeline.artifacts import DataSpec, ModuleRef
+from pipeline.context import Context
 from pipeline.errors import ConfigError
 from pipeline.events import EventLog
 from stages.augment.loader import open_loader
@@ -25,13 +26,14 @@ _FROM_DATA = ("name", "classes", "height", "width", "channels", "mean", "std", "
 
 
 def build_network(
-    config: TrainConfig, spec: DataSpec, events: EventLog
+    config: TrainConfig, spec: DataSpec, ctx: Context
 ) -> tuple[ImageClassifier, ModuleRef]:
     """Build the network with random or loaded weights, and say how to build it again.
 
     Raises:
         ConfigError: there is no such model, or it does not fit the data.
     """
+    events = ctx.events
     weights = find_weights(config, events)
     mean, std = choose_normalization(config, spec, weights, events)
     ref = _reference(config, replace(spec, mean=mean, std=std))
@@ -51,7 +53,7 @@ def build_network(
                 "stages.train.fff.convert: there are no weights to convert from. Set pretrained to "
                 "a file, or convert: false."
             )
-        _convert_from(module, ref, weights, config.fff, spec, events)
+        _convert_from(module, ref, weights, config.fff, spec, ctx)
     elif weights is not None:
         start_from(module, weights, spec, events)
     else:
@@ -66,20 +68,19 @@ def _convert_from(
     weights: WeightsFile,
     fff: FffConfig,
     spec: DataSpec,
-    events: EventLog,
+    ctx: Context,
 ) -> None:
     """Lay the weights over the dense network, and teach the fast layers what its own do."""
     assert fff.convert
     trained = build_model(**{k: v for k, v in ref.arguments.items() if k != "fff"})  # type: ignore[arg-type]
-    start_from(trained, weights, spec, events)
+    start_from(trained, weights, spec, ctx.events)
     with closing(open_loader(spec, "train")) as loader:
-        learned = convert(
+        conversion = convert(
             trained, module, fff, fff.convert, lambda: (batch.images for batch in loader)
         )
-    for each in learned:
-        events.info(
-            f"fff.convert: {each.name} explains {each.r2:.1%} of what the dense layer gives out"
-        )
+    conversion.save(ctx.dir)
+    for name, r2 in conversion.r2.items():
+        ctx.events.info(f"fff.convert: {name} explains {r2:.1%} of what the dense layer gives out")
 
 
 def _compute_whitening(module: ImageClassifier, spec: DataSpec, events: EventLog) -> None:

@@ -75,7 +75,8 @@ def train(config: TrainConfig, ctx: Context) -> TrainedModel:
     )
     with switches, freed_memory_kept():
         # The processes that are launched will say it all again.
-        module, ref = build_network(config, spec, EventLog() if launching else ctx.events)
+        quiet = replace(ctx, events=EventLog())
+        module, ref = build_network(config, spec, quiet if launching else ctx)
         draft = TrainedModel(
             module=ref,
             weights=ctx.dir / "model.safetensors",

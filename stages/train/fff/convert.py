@@ -18,22 +18,12 @@ import torch
 from torch import nn
 
 from stages.train.fff.config import ConvertConfig, FffConfig
+from stages.train.fff.conversion import Conversion
 from stages.train.fff.layer import FFF, fast_layers
 from stages.train.fff.swap import Feedforward, chosen_layers
 from stages.train.models.classifier import ImageClassifier
 
 _LEAST_STD = 1e-6
-
-
-@dataclass(frozen=True, slots=True)
-class Converted:
-    """How well a fast layer took the place of a dense one."""
-
-    name: str
-    """Of the fast layer."""
-    r2: float
-    """Share of the variance of the dense layer's outputs that it explains, on a batch not learned
-    from; at most 1."""
 
 
 def convert(
@@ -42,7 +32,7 @@ def convert(
     settings: FffConfig,
     convert_settings: ConvertConfig,
     batches: Callable[[], Iterable[torch.Tensor]],
-) -> list[Converted]:
+) -> Conversion:
     """Teach a network's fast layers what the dense layers of the trained one do.
 
     Args:
@@ -53,7 +43,7 @@ def convert(
         batches: an epoch of images; asked for again at its end.
 
     Returns:
-        The layers in the network's order.
+        How well they do it, in the network's order.
     """
     network.load_state_dict(_shared(trained, network), strict=False)
     dense = chosen_layers(trained.body, settings)
@@ -84,10 +74,9 @@ def convert(
             optimizer.step()
             decay.step()
         _look(trained, next(stream))
-        for lesson in lessons:
-            lesson.finish(*seen[lesson.name])
+        explained = [lesson.finish(*seen[lesson.name]) for lesson in lessons]
     trained.train(was_training)
-    return [Converted(name, layer.converted_r2 or 0.0) for name, layer in fast.items()]
+    return Conversion(r2=dict(zip(fast, explained, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +107,8 @@ class _Lesson:
         return (answer - (y - self.mean) / self.std).square().mean()
 
     @torch.no_grad()
-    def finish(self, x: torch.Tensor, y: torch.Tensor) -> None:
-        """Undo the scale, and note how much the layer explains."""
+    def finish(self, x: torch.Tensor, y: torch.Tensor) -> float:
+        """Undo the scale, and return R2, how much of y the layer explains; at most 1."""
         layer = self.layer
         layer.w_out.mul_(self.std)
         if layer.dense is not None:
@@ -129,7 +118,7 @@ class _Lesson:
         if layer.b_out is not None:
             layer.b_out.mul_(self.std).add_(self.mean)
         variance = (y - y.mean(0)).square().mean().clamp(min=_LEAST_STD**2)
-        layer.converted_r2 = 1.0 - float((layer(x) - y).square().mean() / variance)
+        return 1.0 - float((layer(x) - y).square().mean() / variance)
 
 
 @contextmanager

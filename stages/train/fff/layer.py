@@ -86,8 +86,6 @@ class FFF(nn.Module):
         """(T, leaves), tokens that ended there, while `usage.watched_leaves` looks."""
         self.answer: Callable[[torch.Tensor], torch.Tensor] | None = None
         """What computes in evaluation instead, in fp32, while `inference.packed_answers` lasts."""
-        self.converted_r2: float | None = None
-        """How much of the dense layer that it was converted from it explained at first."""
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -81,7 +81,6 @@ def usage_blocks(layers: list[LeafUsage]) -> list[Block]:
     """Return what the report says of the leaves; nothing if there are no fast layers."""
     if not layers:
         return []
-    converted = any(each.layer.converted_r2 is not None for each in layers)
     rows: tuple[tuple[str | int, ...], ...] = tuple(
         (
             each.name,
@@ -90,7 +89,6 @@ def usage_blocks(layers: list[LeafUsage]) -> list[Block]:
             each.dead,
             f"{each.entropy:.1%}",
             f"{float(each.shares.max()):.1%}",
-            *([f"{each.layer.converted_r2 or 0:.1%}"] if converted else []),
         )
         for each in layers
     )
@@ -103,13 +101,11 @@ def usage_blocks(layers: list[LeafUsage]) -> list[Block]:
             "dead",
             "entropy",
             "busiest leaf",
-            *(["R2 of conversion"] if converted else []),
         ),
         rows=rows,
         caption="Counted over the eval split. Entropy: of the tokens over the leaves of a tree, as "
         "a share of that of leaves used evenly. A dead leaf is reached by no token; "
-        "fff.balance spreads them."
-        + (" R2: share of the dense layer's outputs that it explained." if converted else ""),
+        "fff.balance spreads them.",
     )
     curves = tuple(_curve(each) for each in layers[:_MOST_CURVES])
     chart = LineChart(

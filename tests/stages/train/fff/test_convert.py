@@ -8,8 +8,10 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from pipeline.errors import ConfigError
+from pipeline.report.blocks import Table, load_section
 from stages.train.config import TrainConfig
 from stages.train.fff.config import ConvertConfig, FffConfig
+from stages.train.fff.conversion import load_conversion
 from stages.train.fff.convert import convert
 from stages.train.fff.layer import fast_layers
 from stages.train.models.factory import build_model
@@ -35,9 +37,9 @@ def test_every_layer_explains_most_of_its_dense_one_and_all_else_is_the_same():
     settings = FffConfig.model_validate(FFF)
     dense, network = networks(settings)
     before = {name: tensor.clone() for name, tensor in dense.state_dict().items()}
-    learned = convert(dense, network, settings, ConvertConfig(steps=60, lr=5e-3), batches)
-    assert [each.name for each in learned] == ["blocks.0.mlp.0", "blocks.1.mlp.0"]
-    assert all(0.5 < each.r2 <= 1 for each in learned)
+    found = convert(dense, network, settings, ConvertConfig(steps=60, lr=5e-3), batches)
+    assert list(found.r2) == ["blocks.0.mlp.0", "blocks.1.mlp.0"]
+    assert all(0.5 < r2 <= 1 for r2 in found.r2.values())
     after = network.state_dict()
     assert all(torch.equal(dense.state_dict()[name], tensor) for name, tensor in before.items())
     others = [name for name in before if ".mlp." not in name]
@@ -50,16 +52,16 @@ def test_more_steps_explain_more():
     for steps in (1, 30):
         torch.manual_seed(1)
         dense, network = networks(settings)
-        learned = convert(dense, network, settings, ConvertConfig(steps=steps), batches)
-        explained.append([each.r2 for each in learned])
+        found = convert(dense, network, settings, ConvertConfig(steps=steps), batches)
+        explained.append(found.r2.values())
     assert all(more > less for less, more in zip(*explained, strict=True))
 
 
 def test_only_the_layers_that_are_named_become_fast():
     settings = FffConfig.model_validate({**FFF, "layers": ["blocks.1.mlp"]})
     dense, network = networks(settings)
-    learned = convert(dense, network, settings, ConvertConfig(steps=2), batches)
-    assert [each.name for each in learned] == ["blocks.1.mlp.0"]
+    found = convert(dense, network, settings, ConvertConfig(steps=2), batches)
+    assert list(found.r2) == ["blocks.1.mlp.0"]
     own = network.state_dict()["body.blocks.0.mlp.fc1.weight"]
     assert torch.equal(own, dense.state_dict()["body.blocks.0.mlp.fc1.weight"])
 
@@ -73,7 +75,10 @@ def test_a_trained_network_is_converted_and_trained_on(train_once, recorder):
     assert len(said) == 2
     assert "blocks.0.mlp.0 explains" in said[0]
     assert trained.metrics["top1"] > 0.8
-    assert "R2 of conversion" in (trained.weights.parent / "section.json").read_text()
+    blocks = load_section(trained.weights.parent).blocks
+    [table] = [b for b in blocks if isinstance(b, Table) and "Conversion" in b.title]
+    found = load_conversion(trained.weights.parent)
+    assert table.rows == tuple((name, f"{r2:.1%}") for name, r2 in found.r2.items())
     assert any("w_in" in name for name in load_file(trained.weights))
     assert len(fast_layers(build_model(**trained.module.arguments))) == 2
 
