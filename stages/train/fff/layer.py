@@ -14,13 +14,16 @@ Shapes: N tokens, I inputs, O outputs, T trees, L levels, n nodes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
 from torch.nn.functional import embedding_bag, linear
 
+from pipeline.graph_forms import OperatorLibrary
+from stages.train.fff import onnx_operator
 from stages.train.fff.config import Form
+from stages.train.fff.packed import activation_of, knows_activation
 from stages.train.fff.penalties import add_penalty, imbalance, uncertainty
 from stages.train.fff.routed import route
 from stages.train.fff.tree import nodes_of, reached
@@ -101,6 +104,12 @@ class FFF(nn.Module):
                 nn.init.uniform_(tensor, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
 
     @property
+    def graph_operators(self) -> Mapping[str, OperatorLibrary]:
+        """What a graph may do where ONNX Runtime has our operator, if that knows the activation."""
+        known = knows_activation(self.activation)
+        return {onnx_operator.FORM: onnx_operator.LIBRARY} if known else {}
+
+    @property
     def active(self) -> int:
         """How many tree neurons work for a token."""
         return self.trees * (self.depth + 1)
@@ -109,6 +118,8 @@ class FFF(nn.Module):
         """Map (..., I) to (..., O)."""
         if self.answer is not None and not self.training and self.leaf_counts is None:
             return self.answer(x)
+        if torch.compiler.is_exporting() and self.graph_form == onnx_operator.FORM:
+            return self._as_node(x)
         tokens = x.reshape(-1, self.in_features)
         if self.training and self.hardening:
             out = self._mixed(tokens)
@@ -137,6 +148,23 @@ class FFF(nn.Module):
         if self.form != "auto":
             return self.form == "masked"
         return tokens.is_cuda or len(self.w_in) < LEAST_WORK_SAVED * self.active
+
+    def _as_node(self, x: torch.Tensor) -> torch.Tensor:
+        """Return what the exporter to ONNX writes as one node."""
+        biases = [b for b in (self.b_in, self.b_out) if b is not None]
+        out = torch.onnx.ops.symbolic(
+            f"{onnx_operator.DOMAIN}::{onnx_operator.NAME}",
+            [x, self.w_in, self.w_out, *biases],
+            {
+                "depth": self.depth,
+                "trees": self.trees,
+                "activation": activation_of(self.activation),
+            },
+            dtype=torch.float32,
+            shape=(*x.shape[:-1], self.out_features),
+            version=onnx_operator.VERSION,
+        )
+        return out if self.dense is None else out + self.dense(x)
 
     def _gathered(self, tokens: torch.Tensor) -> torch.Tensor:
         with torch.autocast(tokens.device.type, enabled=False):
