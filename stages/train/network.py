@@ -14,6 +14,7 @@ from stages.train.config import TrainConfig
 from stages.train.fff.config import FffConfig
 from stages.train.fff.convert import convert
 from stages.train.fff.layer import fast_layers
+from stages.train.fff.samples import open_samples
 from stages.train.finetune import choose_normalization, find_weights, start_from
 from stages.train.models.classifier import ImageClassifier
 from stages.train.models.factory import FACTORY, build_model
@@ -74,13 +75,11 @@ def _convert_from(
     assert fff.convert
     trained = build_model(**{k: v for k, v in ref.arguments.items() if k != "fff"})  # type: ignore[arg-type]
     start_from(trained, weights, spec, ctx.events)
-    with closing(open_loader(spec, "train")) as loader:
-        conversion = convert(
-            trained, module, fff, fff.convert, lambda: (batch.images for batch in loader)
-        )
+    with open_samples(spec, fff.convert) as samples:
+        conversion = convert(trained, module, fff, fff.convert, samples, ctx)
     conversion.save(ctx.dir)
-    for name, r2 in conversion.r2.items():
-        ctx.events.info(f"fff.convert: {name} explains {r2:.1%} of what the dense layer gives out")
+    for line in conversion.lines():
+        ctx.events.info(f"fff.convert: {line}")
 
 
 def _compute_whitening(module: ImageClassifier, spec: DataSpec, events: EventLog) -> None:

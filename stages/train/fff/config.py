@@ -14,7 +14,7 @@ MOST_NEURONS = 2**20
 
 
 class ConvertConfig(StageConfig):
-    """Fast layers learn what a trained network's dense ones do, before the whole is trained on."""
+    """Fast layers learn what a trained network's dense ones do, then the whole what it answers."""
 
     steps: int = Field(default=300, ge=1, le=1_000_000)
     """Batches to learn from."""
@@ -22,6 +22,14 @@ class ConvertConfig(StageConfig):
     """Peak learning rate of AdamW; falls to 0 along a cosine."""
     tokens: int = Field(default=2048, ge=1)
     """Tokens of a batch that each layer learns from."""
+    end_to_end_steps: int = Field(default=200, ge=0, le=1_000_000)
+    """Batches from which all weights learn afterwards to give the trained network's logits,
+    frozen ones too; 0 turns it off."""
+    end_to_end_lr: float = Field(default=5e-4, gt=0)
+    """Peak learning rate of AdamW there: it climbs for a tenth of the steps and falls to 0."""
+    temperature: float = Field(default=2.0, gt=0)
+    """Divides the logits of both networks before they are compared; a higher one gives unlikely
+    classes more weight."""
 
 
 class FffConfig(StageConfig):

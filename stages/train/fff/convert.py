@@ -1,14 +1,15 @@
 """Convert: fast feedforward layers that do what a trained network's dense layers do.
 
 Each fast layer learns from what its dense layer takes in and gives out in the trained network, all
-layers at once and each for itself. Everything else is the trained network's own. Training the whole
-from there on is the train loop's work.
+layers at once and each for itself; everything else is the trained network's own. Then all weights
+learn together to give its logits (`distill`): errors of layers add up, and layers can make up for
+each other's. Training from labels is the train loop's work.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -17,9 +18,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from pipeline.context import Context
 from stages.train.fff.config import ConvertConfig, FffConfig
 from stages.train.fff.conversion import Conversion
+from stages.train.fff.distill import distill, mode_kept
 from stages.train.fff.layer import FFF, fast_layers
+from stages.train.fff.samples import Samples
 from stages.train.fff.swap import Feedforward, chosen_layers
 from stages.train.models.classifier import ImageClassifier
 
@@ -31,21 +35,46 @@ def convert(
     network: ImageClassifier,
     settings: FffConfig,
     convert_settings: ConvertConfig,
-    batches: Callable[[], Iterable[torch.Tensor]],
+    samples: Samples,
+    ctx: Context,
 ) -> Conversion:
-    """Teach a network's fast layers what the dense layers of the trained one do.
+    """Teach fast layers what a trained network's dense ones do, then all weights what it answers.
 
     Args:
         trained: with the weights to start from.
         network: the same with fast layers; changed in place. Weights of other layers are copied.
         settings: of the fast layers.
         convert_settings: how long, and how fast.
-        batches: an epoch of images; asked for again at its end.
+        samples: what both learn from.
+        ctx: of the stage, to be told and to be stopped by.
 
     Returns:
         How well they do it, in the network's order.
+
+    Raises:
+        Interrupted: a stop was asked for; the network is half-way.
     """
     network.load_state_dict(_shared(trained, network), strict=False)
+    stream = samples.endless()
+    with mode_kept(trained, training=False):
+        r2 = _learn_layers(trained, network, settings, convert_settings, stream, ctx)
+    end_to_end = (
+        distill(trained, network, convert_settings, stream, samples.held_back, ctx)
+        if convert_settings.end_to_end_steps
+        else None
+    )
+    return Conversion(r2=r2, end_to_end=end_to_end)
+
+
+def _learn_layers(
+    trained: ImageClassifier,
+    network: ImageClassifier,
+    settings: FffConfig,
+    convert_settings: ConvertConfig,
+    stream: Iterator[torch.Tensor],
+    ctx: Context,
+) -> dict[str, float]:
+    """Teach each fast layer what its dense layer gives out; return R2 by name."""
     dense = chosen_layers(trained.body, settings)
     fast = fast_layers(network.body)
     weights = [weight for layer in fast.values() for weight in layer.parameters()]
@@ -54,16 +83,14 @@ def convert(
     decay = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps))
     )
-    was_training = trained.training
-    trained.eval()
-    with watched(dense) as seen:
-        stream = _endless(batches)
+    with watched(dense) as seen, ctx.events.progress("fff.convert, layers", steps) as bar:
         _look(trained, next(stream))
         lessons = [
             _Lesson.of(layer, seen[each.name][1], each.name)
             for each, layer in zip(dense, fast.values(), strict=True)
         ]
         for inputs in islice(stream, steps):
+            ctx.stop.check()
             _look(trained, inputs)
             losses = [
                 lesson.loss(*_some(*seen[lesson.name], convert_settings.tokens))
@@ -73,10 +100,10 @@ def convert(
             torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             decay.step()
+            bar.advance()
         _look(trained, next(stream))
         explained = [lesson.finish(*seen[lesson.name]) for lesson in lessons]
-    trained.train(was_training)
-    return Conversion(r2=dict(zip(fast, explained, strict=True)))
+    return dict(zip(fast, explained, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +180,6 @@ def _shared(trained: nn.Module, network: nn.Module) -> dict[str, torch.Tensor]:
         for name, tensor in trained.state_dict().items()
         if name in own and own[name].shape == tensor.shape
     }
-
-
-def _endless(batches: Callable[[], Iterable[torch.Tensor]]) -> Iterator[torch.Tensor]:
-    while True:
-        yield from batches()
 
 
 def _look(trained: nn.Module, inputs: torch.Tensor) -> None:

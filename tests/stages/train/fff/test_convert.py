@@ -6,38 +6,31 @@ import pytest
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
+from small_vits import FFF, VIT, networks, samples
 
+from pipeline.context import Context
 from pipeline.errors import ConfigError
 from pipeline.report.blocks import Table, load_section
 from stages.train.config import TrainConfig
-from stages.train.fff.config import ConvertConfig, FffConfig
+from stages.train.fff.config import ConvertConfig
 from stages.train.fff.conversion import load_conversion
 from stages.train.fff.convert import convert
 from stages.train.fff.layer import fast_layers
 from stages.train.models.factory import build_model
 
-OPTIONS = {"patch_size": 4, "embed_dim": 32, "depth": 2, "num_heads": 2}
-VIT = {"model": "vit_tiny_patch16_224", "model_options": OPTIONS}
-FFF = {"depth": 2, "trees": 8, "dense_width": 8}
+LAYERS_ONLY = {"end_to_end_steps": 0}
 
 
-def networks(fff):
-    torch.manual_seed(0)
-    sizes = {"classes": 3, "height": 8, "width": 8, "channels": 1, "mean": [0.5], "std": [0.5]}
-    dense = build_model("vit_tiny_patch16_224", **sizes, **OPTIONS)
-    return dense, build_model("vit_tiny_patch16_224", **sizes, fff=fff.model_dump(), **OPTIONS)
+@pytest.fixture
+def ctx(tmp_path):
+    return Context(dir=tmp_path)
 
 
-def batches():
-    for _ in range(4):
-        yield torch.randint(0, 256, (32, 8, 8, 1), dtype=torch.uint8)
-
-
-def test_every_layer_explains_most_of_its_dense_one_and_all_else_is_the_same():
-    settings = FffConfig.model_validate(FFF)
-    dense, network = networks(settings)
+def test_every_layer_explains_most_of_its_dense_one_and_all_else_is_the_same(ctx):
+    dense, network = networks()
     before = {name: tensor.clone() for name, tensor in dense.state_dict().items()}
-    found = convert(dense, network, settings, ConvertConfig(steps=60, lr=5e-3), batches)
+    settings = ConvertConfig(steps=60, lr=5e-3, **LAYERS_ONLY)
+    found = convert(dense, network, FFF, settings, samples(), ctx)
     assert list(found.r2) == ["blocks.0.mlp.0", "blocks.1.mlp.0"]
     assert all(0.5 < r2 <= 1 for r2 in found.r2.values())
     after = network.state_dict()
@@ -46,21 +39,22 @@ def test_every_layer_explains_most_of_its_dense_one_and_all_else_is_the_same():
     assert all(torch.equal(after[name], before[name]) for name in others)
 
 
-def test_more_steps_explain_more():
-    settings = FffConfig.model_validate(FFF)
+def test_more_steps_explain_more(ctx):
     explained = []
     for steps in (1, 30):
         torch.manual_seed(1)
-        dense, network = networks(settings)
-        found = convert(dense, network, settings, ConvertConfig(steps=steps), batches)
+        dense, network = networks()
+        settings = ConvertConfig(steps=steps, **LAYERS_ONLY)
+        found = convert(dense, network, FFF, settings, samples(), ctx)
         explained.append(found.r2.values())
     assert all(more > less for less, more in zip(*explained, strict=True))
 
 
-def test_only_the_layers_that_are_named_become_fast():
-    settings = FffConfig.model_validate({**FFF, "layers": ["blocks.1.mlp"]})
-    dense, network = networks(settings)
-    found = convert(dense, network, settings, ConvertConfig(steps=2), batches)
+def test_only_the_layers_that_are_named_become_fast(ctx):
+    fff = FFF.model_copy(update={"layers": ["blocks.1.mlp"]})
+    dense, network = networks(fff)
+    settings = ConvertConfig(steps=2, **LAYERS_ONLY)
+    found = convert(dense, network, fff, settings, samples(), ctx)
     assert list(found.r2) == ["blocks.1.mlp.0"]
     own = network.state_dict()["body.blocks.0.mlp.fc1.weight"]
     assert torch.equal(own, dense.state_dict()["body.blocks.0.mlp.fc1.weight"])
@@ -72,13 +66,16 @@ def test_a_trained_network_is_converted_and_trained_on(train_once, recorder):
     fff = {"depth": 2, "trees": 8, "dense_width": 8, "convert": {"steps": 60}}
     trained = train_once("fast", **VIT, epochs=1, fff=fff, pretrained=str(dense.weights))
     said = [message for message in recorder.messages("info") if "fff.convert" in message]
-    assert len(said) == 2
+    assert len(said) == 3
     assert "blocks.0.mlp.0 explains" in said[0]
+    assert "of 48 samples get the trained network's first answer" in said[2]
     assert trained.metrics["top1"] > 0.8
     blocks = load_section(trained.weights.parent).blocks
     [table] = [b for b in blocks if isinstance(b, Table) and "Conversion" in b.title]
     found = load_conversion(trained.weights.parent)
-    assert table.rows == tuple((name, f"{r2:.1%}") for name, r2 in found.r2.items())
+    assert table == found.table()
+    assert [row[1] for row in table.rows] == ["R2", "R2", "same top-1", "KL divergence"]
+    assert found.end_to_end.after.kl < found.end_to_end.before.kl
     assert any("w_in" in name for name in load_file(trained.weights))
     assert len(fast_layers(build_model(**trained.module.arguments))) == 2
 
