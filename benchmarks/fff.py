@@ -8,7 +8,8 @@ The dense side is the best of PyTorch (MKL or oneDNN), numpy (OpenBLAS) and ONNX
 3072, BERT's own, is measured too. Outputs are compared with float64 before anything is timed.
 Cold: the weights are flushed from all caches before each token. Encoder: twelve layers of the size
 of BERT-base for 128 words, attention included, dense at width 3072. Ratios are of CPU time, on one
-thread.
+thread; where there are two cores, batches are timed with two threads on every side too, and those
+ratios are of wall time.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ import torch
 from benchmarks.command import conclude, make_parser, print_table, rates, rounds_of
 from benchmarks.feedforward.dense import Answer, dense_sides, torch_dense
 from benchmarks.feedforward.encoder import WIDTH, WORDS, encoder_sides
-from benchmarks.machine import Watch
-from benchmarks.measure import Measured, Side, Turn, take_turns, timed
+from benchmarks.feedforward.threads import threads
+from benchmarks.machine import Watch, num_threads
+from benchmarks.measure import Clock, Measured, Side, Turn, take_turns, timed
 from stages.train.fff import cmm
 from stages.train.fff.inference import PackedFFF
 from stages.train.fff.layer import FFF
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from stages.train.fff._native import Kernel
 
 DEPTH, TOKENS = 11, 16384
-KERNEL = "cmm fp32, kernel alone"
+KERNEL, TWO = "cmm fp32, kernel alone", ", 2 threads"
 TARGETS = {
     f"batch 1: {KERNEL} / best dense": 300.0,
     "batch 1: cmm fp32 / best dense": 150.0,
@@ -52,13 +54,12 @@ _COLD_TOKENS = 32
 def main() -> None:
     options = make_parser("fff", __doc__).parse_args()
     watch, rounds = Watch(), rounds_of(options)
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     depth, batches = (5, (1, 16)) if options.quick else (DEPTH, (1, 128, 4096))
     turn_s = _QUICK_TURN_S if options.quick else _TURN_S
     tokens = torch.randn(512 if options.quick else TOKENS, WIDTH)
     figures: dict[str, float] = {}
-    with torch.no_grad():
+    with torch.no_grad(), threads(1):
         layer = FFF(WIDTH, WIDTH, depth, bias=False).eval()
         figures |= errors(layer, tokens[:512])
         fast = {f"cmm {weights}": PackedFFF(layer, weights) for weights in WEIGHTS}
@@ -80,7 +81,10 @@ def main() -> None:
         )
     alone, called = (figures[f"batch 1: {name}, token/cpu-s"] for name in (KERNEL, "cmm fp32"))
     figures["us a call takes beside the kernel"] = 1e6 / called - 1e6 / alone
-    notes = [f"1 thread; cmm by {cmm.backend()}; rows of a token: {depth + 1} of each matrix"]
+    notes = [
+        f"1 thread if not said otherwise; cmm by {cmm.backend()}; rows of a token: {depth + 1} of "
+        "each matrix"
+    ]
     if options.quick:
         conclude("fff", watch, figures, {}, notes)
     else:
@@ -119,6 +123,8 @@ def measure_batch(
 ) -> dict[str, float]:
     """Return speeds of all sides at one batch size, and how they compare."""
     sides = [_side(name, run, tokens, batch, turn_s) for name, run in {**dense, **fast}.items()]
+    if batch > 1 and num_threads() > 1:
+        sides += [Side(f"{side.name}{TWO}", partial(_in_two, side)) for side in sides]
     if batch == 1 and cmm.backend().startswith("native"):
         sides.append(Side(KERNEL, timed(partial(_kernel_alone, fast["cmm fp32"], tokens))))
     measured = take_turns(sides, unit="token", rounds=rounds)
@@ -133,21 +139,32 @@ def measure_batch(
 
 
 def over_dense(measured: Measured, fast: str) -> dict[str, float]:
-    """Return how a fast side compares to the best dense ones: fp32, bf16, of BERT's width."""
-    dense = [name for name in measured.turns if not name.startswith("cmm")]
-    narrow = {name.split()[-1] for name in dense}
-    widths = sorted(int(width) for width in narrow)
+    """Return how a fast side compares to the best dense ones: fp32, bf16, of BERT's width.
+
+    All of them on as many threads as it; on two, it is compared with itself on one too.
+    """
+    threaded = TWO if fast.endswith(TWO) else ""
+    dense = [
+        name.removesuffix(TWO)
+        for name in measured.turns
+        if not name.startswith("cmm") and name.endswith(TWO) == bool(threaded)
+    ]
+    narrowest = min((name.split()[-1] for name in dense), key=int)
     fp32 = [name for name in dense if "bf16" not in name]
     groups = {
-        "best dense": [name for name in fp32 if not name.endswith(str(widths[0]))],
-        f"best dense {widths[0]}": [name for name in fp32 if name.endswith(str(widths[0]))],
+        "best dense": [name for name in fp32 if not name.endswith(narrowest)],
+        f"best dense {narrowest}": [name for name in fp32 if name.endswith(narrowest)],
         "best dense bf16": [name for name in dense if "bf16" in name],
     }
-    return {
-        title: min(measured.ratio(fast, name, "cpu") for name in names)
+    clock: Clock = "wall" if threaded else "cpu"
+    figures = {
+        title: min(measured.ratio(fast, f"{name}{threaded}", clock) for name in names)
         for title, names in groups.items()
         if names
     }
+    if threaded:
+        figures["1 thread"] = measured.ratio(fast, fast.removesuffix(TWO), clock)
+    return figures
 
 
 def measure_cold(
@@ -208,6 +225,11 @@ def _side(
         return done
 
     return Side(name, timed(work))
+
+
+def _in_two(side: Side) -> Turn:
+    with threads(2):
+        return side.turn()
 
 
 def _kernel_of(fast: PackedFFF) -> Kernel:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -66,7 +66,7 @@ def _of_onnxruntime(w_in: torch.Tensor, w_out: torch.Tensor) -> Answer:
 def onnxruntime_answer(
     network: nn.Module, example: torch.Tensor
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a network as ONNX Runtime computes it on one thread, for any batch."""
+    """Return a network as ONNX Runtime computes it, for any batch, on as many threads as torch."""
     import onnxruntime
 
     batch = torch.export.Dim("batch", min=1, max=2**20)
@@ -74,10 +74,13 @@ def onnxruntime_answer(
         network, (example,), dynamo=True, dynamic_shapes=({0: batch},), opset_version=20,
         verbose=False, external_data=False,
     )  # fmt: skip
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        program.model_proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    name = session.get_inputs()[0].name
-    return lambda x: session.run(None, {name: x})[0]
+    model = program.model_proto.SerializeToString()
+
+    @cache
+    def session_of(threads: int) -> onnxruntime.InferenceSession:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+    name = session_of(1).get_inputs()[0].name
+    return lambda x: session_of(torch.get_num_threads()).run(None, {name: x})[0]
