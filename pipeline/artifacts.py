@@ -187,6 +187,8 @@ class Variant:
     """npz like `TrainedModel.predictions`; None when it cannot run here."""
     manifest: Path | None = None
     """JSON beside an engine (versions, architectures, source hash), checked before loading."""
+    operators: Path | None = None
+    """The library of operators beside a graph that uses them (`pipeline.graph_forms`)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

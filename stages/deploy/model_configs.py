@@ -14,6 +14,7 @@ from tritonclient.grpc.model_config_pb2 import (
 )
 
 from pipeline.artifacts import TensorSpec
+from pipeline.graph_forms import OPERATORS_FILE
 from stages.deploy.pbtxt import DATA_TYPES
 from stages.deploy.plan import ServingPlan
 
@@ -22,6 +23,8 @@ ENCODED = TensorSpec(name="encoded", dtype="uint8", shape=(-1, -1))
 """One file a row, an image or a sound, as raw bytes; rows of a batch are padded with zeros, which
 decoders ignore."""
 WARMUP_FILE = "encoded"
+MOUNT = "/models"
+"""Where a container has the repository."""
 
 
 def tensor_model(plan: ServingPlan) -> ModelConfig:
@@ -42,6 +45,9 @@ def tensor_model(plan: ServingPlan) -> ModelConfig:
         config.backend = "onnxruntime"
         config.default_model_filename = "model.onnx"
         config.parameters["intra_op_thread_count"].string_value = str(plan.threads)
+        if variant.operators is not None:  # ONNX Runtime opens it by this very name
+            library = f"{MOUNT}/{plan.name}/{plan.version}/{OPERATORS_FILE}"
+            config.model_operations.op_library_filename.append(library)
     config.parameters["dlpipe_variant"].string_value = variant.name
     config.parameters["dlpipe_precision"].string_value = variant.precision
     if plan.warmup:

@@ -9,6 +9,8 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from pipeline.graph_forms import operators_beside
+
 
 class OnnxModel:
     """An ONNX graph on one CPU thread, run one image at a time.
@@ -19,6 +21,9 @@ class OnnxModel:
     def __init__(self, path: Path) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
+        operators = operators_beside(path)
+        if operators is not None:
+            options.register_custom_ops_library(str(operators))
         self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
 

@@ -5,6 +5,8 @@ repository/
   classifier_preprocess/   config.pbtxt  warmup/encoded          1/{model.dali, model.py}
   classifier_postprocess/  config.pbtxt  labels.txt              1/model.py
   classifier_pipeline/     config.pbtxt                          1/
+
+Beside a graph with operators of our own stands their library, ``operators.so``.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from pathlib import Path
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from pipeline.graph_forms import OPERATORS_FILE
 from stages.deploy import model_configs
 from stages.deploy.canary import CANARY_FILE, Canary
 from stages.deploy.model_configs import LABELS_FILE, WARMUP_FILE
@@ -49,6 +52,8 @@ def _write_tensor_model(repository: Path, plan: ServingPlan, canary: Canary | No
         canary.save(version_dir.parent / CANARY_FILE)
     suffix = "plan" if plan.variant.format == "engine" else "onnx"
     shutil.copyfile(plan.variant.path, version_dir / f"model.{suffix}")
+    if plan.variant.operators is not None:
+        shutil.copyfile(plan.variant.operators, version_dir / OPERATORS_FILE)
     if plan.runtime == "python":
         shutil.copyfile(MODEL_FILES / "tensor.py", version_dir / "model.py")
 

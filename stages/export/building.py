@@ -11,6 +11,7 @@ from pipeline.artifacts import Variant
 from pipeline.backend import Backend, named
 from pipeline.context import Context
 from pipeline.errors import BackendUnavailable, StageFailed
+from pipeline.graph_forms import operators_beside
 from stages.export.backends import BatchProfile, ExportBackend, Precision, Session
 from stages.export.config import ExportConfig
 from stages.export.forge import Forge
@@ -52,7 +53,7 @@ def _build(
     name = f"{backend.name}-{precision}"
     folder = ctx.dir / name
     folder.mkdir(parents=True, exist_ok=True)
-    graph = forge.graph(precision, maker.INT8_FORM)
+    graph = forge.graph(precision, maker.INT8_FORM, operators=maker.LOADS_OPERATORS)
     ctx.events.info(f"building {name}")
     built = maker.build(
         graph, precision, profile_of(config), folder, ctx, timeout_s=config.build_timeout_s
@@ -69,6 +70,7 @@ def _build(
         runs_here=built.runs_here,
         proof=built.proof,
         manifest=built.manifest,
+        operators=operators_beside(built.path),
         note=built.note,
     )
 

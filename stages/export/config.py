@@ -71,6 +71,9 @@ class ExportConfig(StageConfig):
     """ONNX operator set of the exported graph."""
     simplify: bool = True
     """Drop needless nodes with onnxslim; undone if the graph then answers otherwise."""
+    custom_operators: bool = False
+    """Let layers be operators of our own where that is faster: in FP32, for ONNX Runtime on a CPU.
+    Such a graph needs the library that lies beside it; plain operators run anywhere."""
     calibration: CalibrationConfig = CalibrationConfig()
     """Where INT8 ranges come from."""
     max_drop: float = Field(default=0.5, ge=0.0, le=100.0)

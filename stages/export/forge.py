@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
+import torch
 from onnx import ModelProto
 
 from pipeline.artifacts import DataSpec, TrainedModel
@@ -14,6 +16,7 @@ from pipeline.context import Context
 from pipeline.device import CPU
 from pipeline.errors import StageFailed
 from pipeline.files import sha256_file, sha256_text, write_atomic
+from pipeline.graph_forms import OPERATORS_FILE, operator_libraries
 from stages.export import parity
 from stages.export.backends import Precision
 from stages.export.backends.onnxruntime import open_session
@@ -22,7 +25,7 @@ from stages.export.cast import FP16_LIMIT, to_fp16
 from stages.export.config import ExportConfig
 from stages.export.cpu import needs_reduced_range
 from stages.export.failure import converting
-from stages.export.forms import FormChoice, choose_forms
+from stages.export.forms import FormChoice, choose_forms, set_forms
 from stages.export.graph import count_products, save
 from stages.export.parity import Images
 from stages.export.quantize import Form, quantize
@@ -32,6 +35,8 @@ from stages.export.to_onnx import check_interface, to_onnx
 from stages.export.tune import calibrated, table_key
 
 _OVERFLOW_IMAGES = 16
+_WITH_OPERATORS = "operators/fp32.onnx"
+"""Beside the library, and so apart from the graphs that need none."""
 
 
 @dataclass
@@ -67,17 +72,28 @@ class Forge:
         """Where the calibration table is."""
         return self.ctx.dir / "calibration.json"
 
-    def graph(self, precision: Precision, form: Form) -> Path:
-        """Return the graph of that precision, made if need be; `form` matters to INT8 alone.
+    def graph(self, precision: Precision, form: Form, *, operators: bool = False) -> Path:
+        """Return the graph of that precision, made if need be.
+
+        Args:
+            precision: of products.
+            form: matters to INT8 alone.
+            operators: who asks can load operators of our own, of which only an FP32 graph may have
+                some.
 
         Raises:
             StageFailed: it cannot be made; the message says at which step.
+            BackendUnavailable: the library of such operators was not built.
         """
         name = f"int8-{form}.onnx" if precision == "int8" else f"{precision}.onnx"
+        if operators and precision == "fp32" and self._takes_operators():
+            name = _WITH_OPERATORS
         if name not in self.made:
-            self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
             match precision:
+                case "fp32" if name == _WITH_OPERATORS:
+                    self._make_with_operators(path)
                 case "fp32":
                     self._make_fp32(path)
                 case "fp16":
@@ -98,24 +114,61 @@ class Forge:
         stamp.unlink(missing_ok=True)
         self.ctx.events.info("exporting to ONNX")
         module = restore(self.trained)
+        self.forms = choose_forms(
+            module, self.images, self.config, self.ctx, operators=self._may_have_operators
+        )
+        self._write(module, path)
+        self._stamp(stamp, path, key)
+
+    def _make_with_operators(self, path: Path) -> None:
+        stamp = path.with_suffix(".json")
+        key = self._key()
+        if _stamped_forms(path, stamp, key) == self.forms:
+            return
+        stamp.unlink(missing_ok=True)
+        self.ctx.events.info("exporting to ONNX with operators of our own")
+        module = restore(self.trained)
+        libraries = set_forms(module, self.forms)
+        if len(libraries) > 1:
+            names = ", ".join(sorted(library.file for library in libraries))
+            raise StageFailed(
+                f"export.custom_operators: layers take operators from {names}, and a graph has one "
+                "library beside it. Set custom_operators: false."
+            )
+        shutil.copyfile(libraries.pop().require(), path.with_name(OPERATORS_FILE))
+        self._write(module, path, " (with operators)")
+        self._stamp(stamp, path, key)
+
+    @property
+    def _may_have_operators(self) -> bool:
+        return self.config.custom_operators and not self.ctx.device.is_cuda
+
+    def _takes_operators(self) -> bool:
+        """Tell whether layers do; the plain graph is made first, and forms are chosen for it."""
+        self.graph("fp32", "u8s8")
+        return any(choice.form != choice.plain for choice in self.forms)
+
+    def _write(self, module: torch.nn.Module, path: Path, which: str = "") -> None:
+        """Write a module as it is set, simplify it, and hold its answers against the module's."""
         reference = parity.torch_answer(module)
-        images = self.images
-        self.forms = choose_forms(module, images, self.config, self.ctx)
-        traced = self.folder / "traced.onnx" if self.config.simplify else path
+        traced = path.with_name("traced.onnx") if self.config.simplify else path
         to_onnx(module, self.trained.input, self.trained.output, traced, opset=self.config.opset)
         self.ctx.stop.check()
-        figures = parity.compare(reference, open_session(traced, CPU), images)
+        figures = parity.compare(reference, open_session(traced, CPU), self.images)
         parity.check(figures, what="the ONNX graph")
         if self.config.simplify:
-            outcome = simplify(traced, path, reference, images)
+            outcome = simplify(traced, path, reference, self.images)
             traced.unlink()
-            self.facts["nodes"] = outcome.nodes_after
-            self.facts["nodes before onnxslim"] = outcome.nodes_before
+            self.facts[f"nodes{which}"] = outcome.nodes_after
+            self.facts[f"nodes before onnxslim{which}"] = outcome.nodes_before
             if outcome.note:
                 self.ctx.events.warning(f"simplify: the graph was left as it was. {outcome.note}")
-            figures = parity.compare(reference, open_session(path, CPU), images)
-        self.facts["parity with PyTorch, dB"] = round(min(f.sqnr_db for f in figures), 1)
-        self.facts["parity with PyTorch, largest difference"] = max(f.max_abs for f in figures)
+            figures = parity.compare(reference, open_session(path, CPU), self.images)
+        self.facts[f"parity with PyTorch, dB{which}"] = round(min(f.sqnr_db for f in figures), 1)
+        largest = max(f.max_abs for f in figures)
+        self.facts[f"parity with PyTorch, largest difference{which}"] = largest
+
+    def _stamp(self, stamp: Path, path: Path, key: str) -> None:
         chosen = [choice.as_json() for choice in self.forms]
         written = {"key": key, "sha256": sha256_file(path), "forms": chosen}
         write_atomic(stamp, json.dumps(written))
@@ -181,8 +234,15 @@ class Forge:
             "simplify": self.config.simplify,
             "batch": [self.config.batch.min, self.config.batch.opt],  # forms are chosen for these
             "onnx": onnx.__version__,
+            "operators": self._libraries(),
         }
         return sha256_text(json.dumps(parts, sort_keys=True))
+
+    def _libraries(self) -> list[str]:
+        """Return the hashes of the libraries that layers may choose operators from."""
+        if not self._may_have_operators:
+            return []
+        return [sha256_file(library.require()) for library in operator_libraries()]
 
 
 def _stamped_forms(path: Path, stamp: Path, key: str) -> list[FormChoice] | None:

@@ -3,13 +3,14 @@
 A fast feedforward layer may gather the rows of the neurons on a path, or compute all neurons
 and mask them: which is faster depends on its size, the batch and the machine. Every kind of layer
 is timed by itself in ONNX Runtime, with what it takes in for real images, at the batch sizes that
-will be served.
+will be served. Where operators of our own may be used, they are timed beside these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 from torch import nn
 
 from pipeline.context import Context
-from pipeline.graph_forms import HasGraphForms
+from pipeline.graph_forms import HasGraphForms, HasOperatorForms, OperatorLibrary
 from stages.export.config import ExportConfig
 from stages.export.failure import quiet
 from stages.export.latency import time_calls
@@ -38,6 +39,8 @@ class FormChoice:
     layers: tuple[str, ...]
     form: str
     """The fastest: least in the sum over batch sizes of its time over the best one's."""
+    plain: str
+    """The fastest of those that need no library: what graphs for other runtimes keep."""
     times_ms: Mapping[str, Mapping[str, float]]
     """Median time of a call, by form and batch size."""
 
@@ -48,7 +51,8 @@ class FormChoice:
             for form, times in self.times_ms.items()
         )
         count = f" and {len(self.layers) - 1} like it" if len(self.layers) > 1 else ""
-        return f"{self.layers[0]}{count}: {self.form} ({told})"
+        other = "" if self.plain == self.form else f", {self.plain} where operators are plain"
+        return f"{self.layers[0]}{count}: {self.form}{other} ({told})"
 
     def as_json(self) -> dict[str, Any]:
         """Return it for a file."""
@@ -57,23 +61,35 @@ class FormChoice:
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> FormChoice:
         """Return what `as_json` gave."""
-        return cls(tuple(stored["layers"]), stored["form"], stored["times_ms"])
+        names = tuple(stored["layers"])
+        return cls(names, stored["form"], stored["plain"], stored["times_ms"])
 
 
 def choose_forms(
-    module: nn.Module, images: Images, config: ExportConfig, ctx: Context
+    module: nn.Module,
+    images: Images,
+    config: ExportConfig,
+    ctx: Context,
+    *,
+    operators: bool = False,
 ) -> list[FormChoice]:
-    """Set the form of every layer that has several.
+    """Set the form of every layer that has several: the fastest of those of plain operators.
 
     Args:
         module: takes images; its layers' forms are set.
         images: uint8 (N, H, W, C).
         config: of the stage: batch sizes, threads and opset.
         ctx: told what was chosen.
+        operators: time operators of our own too.
+
+    Raises:
+        BackendUnavailable: an operator's library was not built.
     """
     layers = {
         name: layer for name, layer in module.named_modules() if isinstance(layer, HasGraphForms)
     }
+    if operators and not any(map(_operators_of, layers.values())):
+        ctx.events.info("custom_operators: no layer of this model is an operator of our own")
     if not layers:
         return []
     batches = sorted({config.batch.min, config.batch.opt})
@@ -86,13 +102,29 @@ def choose_forms(
     for names in kinds.values():
         ctx.stop.check()
         inputs = {str(batch): seen[batch][names[0]] for batch in batches}
-        times = _timed(layers[names[0]], inputs, config)
-        choice = FormChoice(tuple(names), fastest(times), times)
+        layer = layers[names[0]]
+        further = _operators_of(layer) if operators else {}
+        libraries = {form: library.require() for form, library in further.items()}
+        times = _timed(layer, inputs, config, libraries)
+        plain = fastest({form: times[form] for form in layer.graph_forms})
+        choice = FormChoice(tuple(names), fastest(times), plain, times)
         for name in names:
-            layers[name].graph_form = choice.form
+            layers[name].graph_form = choice.plain
         ctx.events.info(f"form of {choice.why()}")
         choices.append(choice)
     return choices
+
+
+def set_forms(module: nn.Module, choices: Iterable[FormChoice]) -> set[OperatorLibrary]:
+    """Let every layer take the form that is fastest, and return the libraries this takes."""
+    libraries = set()
+    for choice in choices:
+        for name in choice.layers:
+            layer: Any = module.get_submodule(name)
+            layer.graph_form = choice.form
+            if choice.form in _operators_of(layer):
+                libraries.add(_operators_of(layer)[choice.form])
+    return libraries
 
 
 def fastest(times_ms: Mapping[str, Mapping[str, float]]) -> str:
@@ -106,6 +138,10 @@ def fastest(times_ms: Mapping[str, Mapping[str, float]]) -> str:
         return sum(ms / best[batch] for batch, ms in times_ms[form].items())
 
     return min(times_ms, key=over_best)
+
+
+def _operators_of(layer: object) -> Mapping[str, OperatorLibrary]:
+    return layer.graph_operators if isinstance(layer, HasOperatorForms) else {}
 
 
 def _taken_in(
@@ -130,13 +166,17 @@ def _taken_in(
 
 
 def _timed(
-    layer: HasGraphForms, inputs: Mapping[str, torch.Tensor], config: ExportConfig
+    layer: HasGraphForms,
+    inputs: Mapping[str, torch.Tensor],
+    config: ExportConfig,
+    libraries: Mapping[str, Path],
 ) -> dict[str, dict[str, float]]:
-    """Time every form; they take turns."""
+    """Time every form, those of plain operators and those with a library; they take turns."""
     calls: dict[str, Callable[[torch.Tensor], object]] = {}
-    for form in layer.graph_forms:
+    for form in (*layer.graph_forms, *libraries):
         layer.graph_form = form
-        calls[form] = _session(layer, next(iter(inputs.values())), config)
+        example = next(iter(inputs.values()))
+        calls[form] = _session(layer, example, config, libraries.get(form))
     taken: dict[str, dict[str, list[float]]] = {f: {b: [] for b in inputs} for f in calls}
     for _ in range(_ROUNDS):
         for form, call in calls.items():
@@ -149,7 +189,7 @@ def _timed(
 
 
 def _session(
-    layer: Any, example: torch.Tensor, config: ExportConfig
+    layer: Any, example: torch.Tensor, config: ExportConfig, library: Path | None
 ) -> Callable[[torch.Tensor], object]:
     """Return a layer as ONNX Runtime computes it."""
     traced = torch.cat([example] * TRACE_BATCH)[:TRACE_BATCH]
@@ -161,6 +201,8 @@ def _session(
     assert program is not None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = config.latency.threads
+    if library is not None:
+        options.register_custom_ops_library(str(library))
     session = onnxruntime.InferenceSession(
         program.model_proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )

@@ -42,14 +42,14 @@ def describe(
 
 
 def _forms(forms: Sequence[FormChoice]) -> Table:
-    rows = [
+    rows: list[tuple[Cell, ...]] = [
         (
             f"{choice.layers[0]} (+ {len(choice.layers) - 1})"
             if choice.layers[1:]
             else choice.layers[0],
             form,
             *(round(ms, 4) for ms in times.values()),
-            "kept" if form == choice.form else "",
+            _kept(form, choice),
         )
         for choice in forms
         for form, times in choice.times_ms.items()
@@ -62,6 +62,12 @@ def _forms(forms: Sequence[FormChoice]) -> Table:
         caption="Layers that a graph can compute in several ways, timed alone in ONNX Runtime with "
         "what they take in for real images. All forms answer the same.",
     )
+
+
+def _kept(form: str, choice: FormChoice) -> str:
+    if form == choice.form:
+        return "kept"
+    return "kept where operators are plain" if form == choice.plain else ""
 
 
 def _summary(chosen: Variant) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from pydantic import JsonValue
@@ -13,6 +13,8 @@ from pipeline.context import Context
 from pipeline.device import Device
 from pipeline.environment import installed_version
 from pipeline.errors import BackendUnavailable, Problem, choices, nearest
+from pipeline.files import sha256_file
+from pipeline.graph_forms import operator_libraries
 from stages.export.backends import BACKENDS
 from stages.export.config import ExportConfig
 from stages.export.cpu import relevant_flags
@@ -33,7 +35,7 @@ class Export:
         self.config = config
 
     def check(self, device: Device) -> list[Problem]:
-        """Return what is wrong with the choice of backends and of the variant to serve."""
+        """Return what is wrong with the choice of backends, operators and the variant to serve."""
         problems: list[Problem] = []
         for name in self.config.backend_names:
             try:
@@ -43,6 +45,8 @@ class Export:
                 problems.append(Problem(path="backend", message=text))
         if not problems:
             problems.extend(self._check_choice(device))
+        if self.config.custom_operators:
+            problems.extend(_missing_operators())
         return problems
 
     def _check_choice(self, device: Device) -> list[Problem]:
@@ -60,7 +64,11 @@ class Export:
     def fingerprint(self, device: Device) -> Mapping[str, str]:
         """Return the versions and CPU features that change what is built and how it measures."""
         versions = {name: installed_version(name) for name in _PACKAGES}
-        return {**versions, "cpu": relevant_flags()}
+        operators = {}
+        if self.config.custom_operators:
+            found = [library.path() for library in operator_libraries()]
+            operators = {f"operators {path.name}": sha256_file(path) for path in found if path}
+        return {**versions, **operators, "cpu": relevant_flags()}
 
     def run(self, ctx: Context) -> ExportedModel:
         """Build, measure and judge every variant."""
@@ -70,7 +78,20 @@ class Export:
         for backend in BACKENDS:
             if "auto" in self.config.backend_names and backend not in backends:
                 ctx.events.info(f"passed over {backend.name}: {backend.why_not(ctx.device)}")
+        idle = self.why_no_operators(backends, ctx.device)
+        if self.config.custom_operators and idle:
+            ctx.events.warning(f"custom_operators: has no effect here: {idle}")
         return export(self.config, backends, ctx)
+
+    def why_no_operators(self, backends: Sequence[Backend], device: Device) -> str | None:
+        """Return why no graph can have operators of our own, or None when one can."""
+        if device.is_cuda:
+            return f"they compute on a CPU, and the device is {device}"
+        if "fp32" not in self.config.precisions:
+            return "they compute in FP32, and precisions leave it out"
+        if "onnxruntime" not in (backend.name for backend in backends):
+            return "ONNX Runtime loads them, and backend leaves it out"
+        return None
 
     def fast_dev_run(self) -> Mapping[str, JsonValue]:
         """Build every variant, measure each for a moment, and let none be too inexact or slow."""
@@ -89,6 +110,17 @@ class Export:
         from stages.export.chain import rehearse
 
         return rehearse(self.config, selected(self.config, ctx.device), ctx)
+
+
+def _missing_operators() -> list[Problem]:
+    libraries = operator_libraries()
+    missing = [f"{lib.file} is not there. {lib.why_not}" for lib in libraries if not lib.path()]
+    if not libraries:
+        missing = ["no library of operators is registered. Install dlpipe again."]
+    return [
+        Problem(path="custom_operators", message=f"{what} Or set custom_operators: false.")
+        for what in missing
+    ]
 
 
 def selected(config: ExportConfig, device: Device) -> tuple[Backend, ...]:

@@ -1,6 +1,7 @@
 """The tensor model: uint8 images in, logits out, by ONNX Runtime on the CPU.
 
-Copied into the repository as ``<model>/1/model.py``; ``model.onnx`` stands beside it.
+Copied into the repository as ``<model>/1/model.py``; ``model.onnx`` stands beside it, and
+``operators.so`` where the graph has operators of our own.
 
 Shapes: N images, H height, W width, C channels, K classes.
 """
@@ -37,6 +38,9 @@ class TritonPythonModel:
         options = ort.SessionOptions()
         options.intra_op_num_threads = int(config["parameters"]["threads"]["string_value"])
         options.inter_op_num_threads = 1
+        operators = folder / "operators.so"
+        if operators.exists():
+            options.register_custom_ops_library(str(operators))
         self.session = ort.InferenceSession(
             str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
         )

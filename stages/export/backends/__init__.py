@@ -88,6 +88,8 @@ class ExportBackend(Protocol):
 
     INT8_FORM: Literal["u8s8", "s8s8"]
     """The Q/DQ form it takes: unsigned/signed for CPUs, signed/signed for TensorRT."""
+    LOADS_OPERATORS: bool
+    """Whether it loads a library of operators that lies beside a graph."""
 
     def build(
         self,

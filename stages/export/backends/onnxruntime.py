@@ -14,16 +14,19 @@ from numpy.typing import NDArray
 from pipeline.context import Context
 from pipeline.device import Device
 from pipeline.errors import StageFailed
+from pipeline.graph_forms import operators_beside
 from stages.export.backends import BatchProfile, Built, Precision
 from stages.export.failure import ORT_ERRORS, first_line
 from stages.export.graph import count_products
 
 INT8_FORM: Literal["u8s8", "s8s8"] = "u8s8"
+LOADS_OPERATORS = True
 
 _INTEGER_KERNELS = (
     "QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat",
     "DynamicQuantizeMatMul", "QAttention",
 )  # fmt: skip
+_OWN_DOMAINS = ("ai.onnx", "com.microsoft", "com.ms")
 _FUSED = {"FusedConv": "Conv", "FusedGemm": "Gemm", "FusedMatMul": "MatMul"}
 
 
@@ -77,14 +80,15 @@ def build(
 
 
 def open_session(path: Path, device: Device, *, threads: int = 0) -> OrtSession:
-    """Load a graph.
+    """Load a graph, with the library of operators that lies beside it if there is one.
 
     Raises:
         StageFailed: the file is no graph that ONNX Runtime can run.
     """
-    options = _options(threads)
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=_providers(device))
+        session = onnxruntime.InferenceSession(
+            str(path), _options(path, threads), providers=_providers(device)
+        )
     except ORT_ERRORS as error:
         raise StageFailed(_cannot_run(path, error)) from error
     return OrtSession(session)
@@ -93,20 +97,27 @@ def open_session(path: Path, device: Device, *, threads: int = 0) -> OrtSession:
 def count_executed(path: Path) -> dict[str, int]:
     """Count convolutions and matrix products by the type they have after ONNX Runtime's fusions.
 
+    Operators from a library count as ``custom``.
+
     Raises:
         StageFailed: the file is no graph that ONNX Runtime can run.
     """
     with tempfile.TemporaryDirectory() as scratch:
         optimized = Path(scratch) / "optimized.onnx"
-        options = _options(threads=1)
-        # One level below the highest: layouts private to a CPU hide operators behind other names.
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        options.optimized_model_filepath = str(optimized)
         try:
+            options = _options(path, threads=1)
+            # One level below the highest: layouts private to a CPU hide operators by other names.
+            options.graph_optimization_level = (
+                onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+            )
+            options.optimized_model_filepath = str(optimized)
             onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except ORT_ERRORS as error:
             raise StageFailed(_cannot_run(path, error)) from error
         model = onnx.load(optimized)
+    custom = sum(
+        bool(node.domain) and not node.domain.startswith(_OWN_DOMAINS) for node in model.graph.node
+    )
     integer = sum(node.op_type in _INTEGER_KERNELS for node in model.graph.node)
     # A float product that is still fed by DequantizeLinear was not fused: its arithmetic is FP32.
     for node in model.graph.node:
@@ -115,11 +126,15 @@ def count_executed(path: Path) -> dict[str, int]:
     unfused = counts.pop("int8", 0)
     if unfused:
         counts["fp32"] = counts.get("fp32", 0) + unfused
-    return ({"int8": integer} if integer else {}) | counts
+    found = {"int8": integer, "custom": custom}
+    return {kind: count for kind, count in found.items() if count} | counts
 
 
-def _options(threads: int) -> onnxruntime.SessionOptions:
+def _options(graph: Path, threads: int) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
+    library = operators_beside(graph)
+    if library is not None:
+        options.register_custom_ops_library(str(library))
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     # Idle threads that spin double the latency wherever something else needs the cores too.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from stages.train.fff.layer import FFF
+
 
 class Normalized(nn.Module):
     """A net behind the chain's input: uint8 NHWC, normalized inside."""
@@ -89,6 +91,15 @@ def loud_net() -> nn.Module:
 
 def attention_net(channels: int = 1, classes: int = 10) -> nn.Module:
     return Normalized(Attention(channels, classes))
+
+
+def fast_net() -> nn.Module:
+    """Two fast layers, so deep that no plain form comes near to the operator's speed."""
+    net = nn.Sequential(
+        nn.Flatten(), nn.Linear(256, 64), FFF(64, 64, depth=6), FFF(64, 64, depth=6),
+        nn.Linear(64, 10),
+    )  # fmt: skip
+    return Normalized(net)
 
 
 def unsupported_net() -> nn.Module:
