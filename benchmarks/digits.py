@@ -15,7 +15,7 @@ from stages.train.learner import build_learner
 from stages.train.models.classifier import ImageClassifier
 from stages.train.models.factory import build_model
 from stages.train.precision import Name, Precision
-from stages.train.quick_convolutions import quicken
+from stages.train.quicken import quicken
 from stages.train.reproducible import reproducible
 
 _BATCH = 64

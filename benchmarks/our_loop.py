@@ -19,7 +19,7 @@ from stages.train.learner import build_learner
 from stages.train.loop import Loop
 from stages.train.position import Position
 from stages.train.precision import Name, Precision
-from stages.train.quick_convolutions import quicken
+from stages.train.quicken import quicken
 from stages.train.reproducible import reproducible
 from stages.train.teller import Teller
 

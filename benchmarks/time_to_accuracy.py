@@ -26,7 +26,8 @@ from benchmarks.clock import Stopwatch, settle
 from benchmarks.command import conclude
 from benchmarks.machine import Watch, num_threads
 from pipeline.config import ChainConfig, load_config
-from stages.augment.config import AugmentConfig, IdxDataset
+from stages.augment.config import AugmentConfig
+from stages.augment.datasets import IdxDataset
 
 CONFIG = Path(__file__).parents[1] / "configs" / "fashion_mnist.yaml"
 IDX = "stages.augment.dataset.idx"

@@ -76,39 +76,72 @@ class Split:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Tokens:
+    """What texts become: rows of token numbers, filled up at the end."""
+
+    vocabulary: int
+    """Token numbers are below this."""
+    length: int
+    """Most tokens of a text."""
+    padding: int
+    """The number that rows are filled up with, so that those of a batch are equally long."""
+    separator: int
+    """The number that ends each part of a text."""
+    parts: int = 1
+    """Of a text: 2 for a question and what it is about."""
+
+
+Kind = Literal["image", "audio", "text"]
+"""What a data set holds; ``audio``: the images are spectrograms, bands by frames, low bands at the
+bottom."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DataSpec:
     """What the augment stage leaves: all it takes to open a loader, the same everywhere."""
 
-    kind: Literal["image", "audio"]
-    """``audio``: the images are spectrograms, bands by frames, low bands at the bottom."""
+    kind: Kind
     name: str
     backend: str
-    """The selected backend: ``dali-cpu``, ``dali-gpu``, ``torchvision``, ``array``."""
+    """The selected backend: ``dali-cpu``, ``dali-gpu``, ``torchvision``, ``array``, ``tokens``."""
     reader: str
-    """How samples are stored: ``folder``, ``array``, ``webdataset``."""
+    """How samples are stored: ``folder``, ``array``, ``webdataset``, ``text``."""
     transforms: Path
     """JSON of the declarative transform spec: the train and the eval list."""
     splits: Mapping[str, Split]
     """Keys: ``train``, ``eval``, ``calibration``."""
     classes: tuple[str, ...]
     height: int
+    """Of images, as width and channels are; 0 for texts."""
     width: int
     channels: int
     mean: tuple[float, ...]
-    """Per channel, on the 0..1 scale; the model subtracts it, not the loader."""
+    """Per channel, on the 0..1 scale; the model subtracts it, not the loader. Empty for texts."""
     std: tuple[float, ...]
     batch_size: int
     digest: str
     """SHA-256 over samples, labels, splits and eval transform: the key of calibration tables."""
     preprocess: Path | None = None
     """Serialized DALI graph of the eval transform: bytes of an image or audio file in, uint8 HWC
-    out."""
+    out. For texts the ``tokenizer.json``: strings in, int32 token numbers out."""
+    tokens: Tokens | None = None
+    """What texts become; None for images and clips."""
     gates: tuple[Gate, ...] = ()
     hops: tuple[Hop, ...] = ()
 
     @property
+    def noun(self) -> str:
+        """What a person calls one sample."""
+        return {"image": "image", "audio": "clip", "text": "text"}[self.kind]
+
+    @property
     def input(self) -> TensorSpec:
-        """The tensor that loaders hand over and every exported model takes: uint8 NHWC."""
+        """The tensor that loaders hand over and every exported model takes.
+
+        uint8 (N, H, W, C) for images and clips, int32 (N, L) for texts, L up to the longest.
+        """
+        if self.tokens is not None:
+            return TensorSpec(name="tokens", dtype="int32", shape=(-1, -1))
         shape = (-1, self.height, self.width, self.channels)
         return TensorSpec(name="images", dtype="uint8", shape=shape)
 

@@ -19,11 +19,14 @@ from stages.augment.spec import (
     TransformSpec,
 )
 from stages.augment.split import stratified_sample, stratified_split
+from stages.augment.text.features import TextFeatures
+from stages.augment.text.operations import DropTokens
 
 SMALL_SIDE = 64
 """Up to here images are drawings and thumbnails; above, photographs."""
 PHOTO_SIDE = 224
 _CLIP_DEFAULT = (TimeShift(), Gain(), TimeMask(), FrequencyMask())
+_TEXT_DEFAULT = (DropTokens(),)
 _CROP_SHARE = 0.875
 """Share of the shorter side that eval keeps of a photograph, as ImageNet's protocols do."""
 
@@ -62,7 +65,9 @@ def _limited(
 
 def choose_shape(config: AugmentConfig, findings: Sequence[Finding]) -> tuple[int, int, int]:
     """Return height, width and channels: as configured, or as the usable samples suggest."""
-    if config.holds_audio:
+    if config.kind == "text":
+        return 0, 0, 0
+    if config.kind == "audio":
         features = config.audio or AudioFeatures()
         return features.mels, features.frames, 1
     channels = config.channels
@@ -83,9 +88,14 @@ def choose_transforms(
 
     Small pictures are turned and shifted a little and never mirrored (a mirrored digit is none);
     photographs are cropped at random and mirrored. Clips are shifted, made louder or quieter, and
-    masked.
+    masked. Texts lose a word now and then.
     """
-    if config.holds_audio:
+    if config.kind == "text":
+        return TransformSpec(
+            train=_TEXT_DEFAULT if config.train is None else config.train,
+            text=config.text or TextFeatures(),
+        )
+    if config.kind == "audio":
         return TransformSpec(
             train=_CLIP_DEFAULT if config.train is None else config.train,
             eval=config.eval or (),
@@ -119,6 +129,6 @@ def data_digest(
         digest.update(f"{split} {len(splits[split])}\n".encode())
         for index in splits[split]:
             digest.update(f"{findings[index].sha256} {items[index].label}\n".encode())
-    seen = {"eval", "audio"} if transforms.audio else {"eval"}
+    seen = {"eval"} | ({transforms.kind} - {"image"})
     digest.update(f"{shape} {transforms.model_dump_json(include=seen)}".encode())
     return digest.hexdigest()

@@ -1,15 +1,22 @@
 """Batch: what a loader hands over, the same from every backend.
 
-Shapes: N samples, H height, W width, C channels.
+Shapes: N samples, H height, W width, C channels, L tokens of the longest text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+
+from pipeline.artifacts import DataSpec
+
+Inputs = NDArray[np.uint8 | np.int32]
+"""What a model takes, as numpy has it: images (N, H, W, C), or the tokens of texts (N, L)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +29,9 @@ class Mix:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Images as they leave the loader (uint8; the model normalizes) and their labels."""
+    """Samples as they leave the loader (images are uint8; the model normalizes) and their labels."""
 
-    images: torch.Tensor  # (N, H, W, C) uint8
+    images: torch.Tensor  # (N, H, W, C) uint8; of texts the tokens, (N, L) int32
     targets: torch.Tensor  # (N,) int64
     index: torch.Tensor  # (N,) int64, position in the split's manifest
     mix: Mix | None = None
@@ -59,3 +66,19 @@ class Loader(Protocol):
     def close(self) -> None:
         """Free threads and memory."""
         ...
+
+
+def join_batches(parts: Sequence[Inputs], spec: DataSpec) -> Inputs:
+    """Return what several batches hold as one; texts are filled up to the longest of all."""
+    if spec.tokens is not None:
+        longest = max(part.shape[1] for part in parts)
+        parts = [fill_up(part, longest, spec.tokens.padding) for part in parts]
+    whole: Inputs = np.concatenate(parts)
+    return whole
+
+
+def fill_up(tokens: Inputs, length: int, padding: int) -> Inputs:
+    """Return tokens (N, L) as (N, length)."""
+    width = ((0, 0), (0, length - tokens.shape[1]))
+    filled: Inputs = np.pad(tokens, width, constant_values=padding)
+    return filled

@@ -35,7 +35,7 @@ def make_section(
     *,
     damaged: Sequence[Damaged],
     throughput: Throughput,
-    gallery: Gallery,
+    examples: Block,
     facts: FactRows,
     transforms: TransformSpec,
     reason: str,
@@ -47,8 +47,8 @@ def make_section(
         card: counts and duplicates.
         damaged: what was left out.
         throughput: of the train loader alone.
-        gallery: samples as the model sees them.
-        facts: what there is to say of images, or of clips.
+        examples: samples as the model sees them.
+        facts: what there is to say of images, of clips or of texts.
         transforms: the spec that every backend executes.
         reason: why this backend.
     """
@@ -58,7 +58,7 @@ def make_section(
         Note(text=f"Loader: {reason}."),
         _counts(card),
         *([_bars(card)] if len(card.classes) <= _MAX_BARS else []),
-        gallery,
+        examples,
         *([_damaged_table(damaged, card.noun)] if damaged else [_no_damage(card.noun)]),
         Code(
             title="Transforms",
@@ -96,18 +96,32 @@ def _facts(spec: DataSpec, card: DataCard, throughput: Throughput, facts: FactRo
     items: FactRows = (
         ("Data set", spec.name),
         ("Classes", len(spec.classes)),
-        ("Handed over", f"uint8 {spec.height} x {spec.width} x {spec.channels}"),
+        ("Handed over", _handed_over(spec)),
         ("Backend", spec.backend),
         ("Loader alone", f"{throughput.images_per_s:,.0f} {card.noun}s/s"),
         *facts,
-        ("Mean", ", ".join(f"{value:.4f}" for value in spec.mean)),
-        ("Standard deviation", ", ".join(f"{value:.4f}" for value in spec.std)),
+        *_normalization(spec),
         ("Largest over smallest class", round(card.imbalance, 2)),
-        ("Equal files in train and eval", len(card.leaks)),
-        ("Equal files within train", card.repeats),
+        (f"Equal {card.noun}s in train and eval", len(card.leaks)),
+        (f"Equal {card.noun}s within train", card.repeats),
         ("Digest", spec.digest[:16]),
     )
     return Facts(title="Data card", items=items)
+
+
+def _handed_over(spec: DataSpec) -> str:
+    if spec.tokens is not None:
+        return f"int32 tokens, up to {spec.tokens.length} a text"
+    return f"uint8 {spec.height} x {spec.width} x {spec.channels}"
+
+
+def _normalization(spec: DataSpec) -> FactRows:
+    if not spec.mean:
+        return ()
+    return (
+        ("Mean", ", ".join(f"{value:.4f}" for value in spec.mean)),
+        ("Standard deviation", ", ".join(f"{value:.4f}" for value in spec.std)),
+    )
 
 
 def _counts(card: DataCard) -> Table:
@@ -146,7 +160,7 @@ def _damaged_table(damaged: Sequence[Damaged], noun: str) -> Table:
 
 
 def _no_damage(noun: str) -> Note:
-    return Note(text=f"Every {noun} was read and decoded; none is damaged.", level="good")
+    return Note(text=f"Every {noun} was read; none is damaged.", level="good")
 
 
 def _triple(values: tuple[int, int, int]) -> str:

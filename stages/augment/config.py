@@ -2,112 +2,25 @@
 
 augment: {dataset: digits, size: 32}
 augment: {dataset: {folder: data/flowers}, size: 224, train: [random_resized_crop, flip]}
-augment: {dataset: {idx: /usr/share/datasets/fashion-mnist}, batch_size: 256}
 augment: {dataset: {audio_folder: data/words}, audio: {seconds: 1.0}, train: [time_mask]}
-augment: {dataset: {webdataset: "shards/train-{000..009}.tar", eval: shards/val.tar}}
+augment: {dataset: {text: reviews.csv}, text: {vocabulary: 8000}, train: [drop_tokens]}
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Discriminator,
-    Field,
-    Tag,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
-from pipeline.errors import nearest
+from pipeline.artifacts import Kind
 from pipeline.stage import StageConfig
 from stages.augment.audio.features import AudioFeatures
+from stages.augment.datasets import Dataset, kind_of
 from stages.augment.names import misplaced
 from stages.augment.spec import Normalize, Operation, Operations, is_random
+from stages.augment.text.features import TextFeatures
 
-_KINDS = ("folder", "idx", "webdataset", "audio_folder")
-_BUILT_IN = ("digits", "keywords")
 _SIDE_MIN, _SIDE_MAX = 4, 4096
-
-
-class FolderDataset(StageConfig):
-    """Encoded images in one sub-folder a class."""
-
-    folder: str = Field(min_length=1)
-    """``root/class/*.jpg|png|...``, or ``root/train/class/*`` with ``root/val/class/*``."""
-    eval: str = ""
-    """A folder of eval images laid out by class; empty: found in the folder, or split off."""
-
-
-class IdxDataset(StageConfig):
-    """Images in the idx files of MNIST and its successors."""
-
-    idx: str = Field(min_length=1)
-    """The folder with ``train-images-idx3-ubyte.gz``, its labels, and the ``t10k`` pair."""
-    classes: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    """Names for labels 0, 1, ...; empty: the numbers themselves."""
-
-
-class WebDataset(StageConfig):
-    """Encoded images with their labels in tar shards."""
-
-    webdataset: str = Field(min_length=1)
-    """Training shards: one path, with ``{000..009}`` for a range or ``*`` for any."""
-    eval: str = Field(min_length=1)
-    """Eval shards, spelled the same way."""
-    classes: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    """Names for labels 0, 1, ...; empty: what the ``.cls`` members say."""
-
-
-class AudioFolderDataset(StageConfig):
-    """Audio files in one sub-folder a class."""
-
-    audio_folder: str = Field(min_length=1)
-    """``root/class/*.wav|flac|ogg``, or ``root/train/class/*`` with ``root/val/class/*``."""
-    eval: str = ""
-    """A folder of eval clips laid out by class; empty: found in the folder, or split off."""
-
-
-def _known_dataset(value: object) -> object:
-    """Say what is allowed in one sentence instead of one error for each kind of data set."""
-    allowed = f"Allowed: {', '.join(_BUILT_IN)}, or a mapping with one of {', '.join(_KINDS)}."
-    if isinstance(value, str) and value not in _BUILT_IN:
-        raise ValueError(
-            f"{value!r} is no built-in data set. {allowed}{nearest(value, _BUILT_IN)} "
-            f"For an image folder write {{folder: {value}}}, for clips {{audio_folder: {value}}}."
-        )
-    if isinstance(value, Mapping):
-        named = [key for key in value if key in _KINDS]
-        if len(named) != 1:
-            first = next((str(key) for key in value), "")
-            raise ValueError(
-                f"{len(named)} of these keys are set. {allowed}{nearest(first, _KINDS)}"
-            )
-    elif not isinstance(value, str | StageConfig):
-        raise ValueError(f"{value!r} is no data set. {allowed}")
-    return value
-
-
-def _dataset_kind(value: object) -> str:
-    if isinstance(value, StageConfig):
-        value = value.model_dump()
-    if isinstance(value, Mapping):
-        return next(f"{key} data set" for key in _KINDS if key in value)
-    return "name"
-
-
-Dataset = Annotated[
-    Annotated[Literal["digits", "keywords"], Tag("name")]
-    | Annotated[FolderDataset, Tag("folder data set")]
-    | Annotated[IdxDataset, Tag("idx data set")]
-    | Annotated[WebDataset, Tag("webdataset data set")]
-    | Annotated[AudioFolderDataset, Tag("audio_folder data set")],
-    Discriminator(_dataset_kind),
-    BeforeValidator(_known_dataset),
-]
 
 
 def _as_height_width(value: object) -> object:
@@ -154,6 +67,14 @@ def _same_each_time(operations: tuple[Operation, ...]) -> tuple[Operation, ...]:
 EvalOperations = Annotated[Operations, AfterValidator(_same_each_time)]
 
 
+_HELD: dict[str, str] = {"image": "images", "audio": "clips of sound", "text": "texts"}
+_INSTEAD: dict[str, str] = {
+    "audio": "a spectrogram has mels x frames and one channel. Leave them out and set "
+    "audio: {mels: ..., seconds: ..., hop_ms: ...}.",
+    "text": "a text has tokens. Leave them out and set text: {length: ...}.",
+}
+
+
 class CalibrationConfig(StageConfig):
     """Which training images calibrate INT8; they are seen through the eval transform."""
 
@@ -167,10 +88,13 @@ class AugmentConfig(StageConfig):
     """The data set, its splits, and what is done to images on the way to the model."""
 
     dataset: Dataset
-    """``digits`` (images), ``keywords`` (synthetic words), or a mapping with one of ``folder``,
-    ``idx``, ``webdataset``, ``audio_folder``."""
+    """``digits`` (images), ``keywords`` (synthetic words), ``packages`` (texts that a Debian or
+    Ubuntu system has), or a mapping with one of ``folder``, ``idx``, ``webdataset``,
+    ``audio_folder``, ``text``."""
     audio: AudioFeatures | None = None
-    """How clips become spectrograms; left out: its defaults for clips, nothing for images."""
+    """How clips become spectrograms; left out: its defaults for clips, nothing for others."""
+    text: TextFeatures | None = None
+    """How texts become tokens; left out: its defaults for texts, nothing for others."""
     size: Size = "auto"
     """Side, or [height, width], of the images handed over; auto: their own if all are alike and
     at most 64 pixels, else 224."""
@@ -180,7 +104,7 @@ class AugmentConfig(StageConfig):
     """Images a batch, unless a later stage says otherwise."""
     backend: str = "auto"
     """``auto``, ``dali-gpu``, ``dali-cpu``; for images ``torchvision`` or ``array``, for clips
-    ``soundfile``."""
+    ``soundfile``; for texts ``tokens``."""
     train: Operations | None = None
     """Operations on training images; left out: a moderate choice, see the report."""
     eval: EvalOperations | None = None
@@ -200,26 +124,32 @@ class AugmentConfig(StageConfig):
     ``normalize`` operation with values of its own decides instead."""
 
     @property
-    def holds_audio(self) -> bool:
-        """Whether the data set holds clips of sound, and not images."""
-        return self.dataset == "keywords" or isinstance(self.dataset, AudioFolderDataset)
+    def kind(self) -> Kind:
+        """What the data set holds."""
+        return kind_of(self.dataset)
 
     @model_validator(mode="after")
     def _fits_the_data(self) -> Self:
-        wrong = misplaced((*(self.train or ()), *(self.eval or ())), audio=self.holds_audio)
+        wrong = misplaced((*(self.train or ()), *(self.eval or ())), self.kind)
         if wrong:
             raise ValueError(wrong)
-        if self.audio is not None and not self.holds_audio:
+        for name, kind, example in (
+            ("audio", "audio", "keywords or dataset: {audio_folder: ...}"),
+            ("text", "text", "packages or dataset: {text: table.csv}"),
+        ):
+            if getattr(self, name) is not None and self.kind != kind:
+                raise ValueError(
+                    f"{name}: is for {_HELD[kind]}, and the data set holds {_HELD[self.kind]}. "
+                    f"Leave it out, or use dataset: {example}."
+                )
+        if self.kind != "image" and (self.size != "auto" or self.channels != "auto"):
+            raise ValueError(f"size and channels are for images; {_INSTEAD[self.kind]}")
+        if self.kind == "text" and (self.mean_std != "auto" or self.eval):
             raise ValueError(
-                "audio: is for clips of sound, and the data set holds images. Leave it out, or "
-                "use dataset: keywords or dataset: {audio_folder: ...}."
+                "mean_std and eval are for images and clips; a text is prepared by its tokenizer "
+                "alone. Leave them out and set text: {tokenizer: ..., lowercase: ...}."
             )
-        if self.holds_audio and (self.size != "auto" or self.channels != "auto"):
-            raise ValueError(
-                "size and channels are for images; a spectrogram has mels x frames and one "
-                "channel. Leave them out and set audio: {mels: ..., seconds: ..., hop_ms: ...}."
-            )
-        if self.holds_audio and self.mean_std == "imagenet":
+        if self.kind == "audio" and self.mean_std == "imagenet":
             raise ValueError(
                 "mean_std: imagenet is for photographs. Allowed for clips: 'auto' or 'half'."
             )

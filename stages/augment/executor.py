@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+
+@runtime_checkable
+class MeasuresLength(Protocol):
+    """An executor whose samples are of many lengths."""
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """What each sample costs, by manifest position: (samples,)."""
+        ...
 
 
 class Executor(Protocol):

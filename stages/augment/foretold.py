@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.artifacts import DataSpec
-from stages.augment.config import AugmentConfig, FolderDataset, IdxDataset
+from stages.augment.config import AugmentConfig
+from stages.augment.datasets import FolderDataset, IdxDataset
 from stages.augment.paths import user_path
 from stages.augment.sources.folder import open_folder
 from stages.augment.sources.idx import open_idx

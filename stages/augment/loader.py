@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.artifacts import DataSpec
+from pipeline.artifacts import DataSpec, Kind
 from pipeline.backend import select
 from pipeline.device import CPU, Device
+from pipeline.errors import DataError
 from stages.augment.audio.plan import AudioPlan, make_audio_plan
 from stages.augment.backends import backends_for
 from stages.augment.bad_files import BadFiles, OnError
-from stages.augment.batch import Batch, Loader, Mix
-from stages.augment.executor import Executor
+from stages.augment.batch import Batch, Inputs, Loader, Mix, fill_up, join_batches
+from stages.augment.executor import Executor, MeasuresLength
 from stages.augment.plan import Plan, make_plan
-from stages.augment.reader import ArrayReader, BytesReader, FileReader, open_reader
+from stages.augment.reader import AnyReader, BytesReader, TextReader, open_reader
 from stages.augment.schedule import Schedule
 from stages.augment.scheduled import ScheduledLoader
 from stages.augment.spec import TransformSpec
+from stages.augment.text.plan import TextPlan, make_text_plan
 
-__all__ = ["Batch", "Loader", "Mix", "open_loader", "preprocess_bytes"]
+__all__ = [
+    "Batch", "Inputs", "Loader", "Mix", "fill_up", "join_batches", "open_loader",
+    "preprocess_bytes", "preprocess_texts", "read_texts",
+]  # fmt: skip
 
 SplitName = Literal["train", "eval", "calibration"]
 
@@ -60,19 +66,46 @@ def open_loader(
     """
     plan = _plan(spec, split)
     reader = open_reader(spec, split)
+    batch_size = batch_size or spec.batch_size
+    bad_files = BadFiles(on_bad_file, on_error)
     schedule = Schedule(
         samples=len(reader.labels),
-        batch_size=batch_size or spec.batch_size,
+        batch_size=batch_size,
         train=split == "train",
         seed=seed,
         rank=shard[0],
         world=shard[1],
     )
-    bad_files = BadFiles(on_bad_file, on_error)
-    executor = _open_executor(
-        backend or spec.backend, device, reader, plan, schedule.batch_size, bad_files
-    )
+    executor = _open_executor(backend or spec.backend, device, reader, plan, batch_size, bad_files)
+    if schedule.train and isinstance(executor, MeasuresLength):
+        schedule = replace(schedule, lengths=executor.lengths)
     return ScheduledLoader(executor, schedule, plan.mixing, reader.labels, bad_files, device)
+
+
+def read_texts(spec: DataSpec, split: SplitName) -> list[tuple[str, ...]]:
+    """Return the texts of a split, in manifest order, each of one part or two.
+
+    Raises:
+        DataError: the split cannot be read, or holds no texts.
+    """
+    reader = open_reader(spec, split)
+    if not isinstance(reader, TextReader):
+        raise DataError(f"{spec.name}: holds {spec.noun}s, and no texts.")
+    return reader.texts
+
+
+def preprocess_texts(spec: DataSpec, texts: Sequence[tuple[str, ...]]) -> NDArray[np.int32]:
+    """Return the tokens (N, L) that texts become outside training.
+
+    Args:
+        spec: what the augment stage left.
+        texts: each of as many parts as the data set's.
+    """
+    plan = _plan(spec, "eval")
+    reader = TextReader.of(texts)
+    executor = _open_executor(spec.backend, CPU, reader, plan, len(texts), BadFiles(None, "fail"))
+    executor.submit(np.arange(len(texts)), (0,))
+    return executor.collect().numpy()
 
 
 def preprocess_bytes(
@@ -95,6 +128,8 @@ def preprocess_bytes(
         BackendUnavailable: the backend cannot run here.
     """
     plan = _plan(spec, "eval")
+    if isinstance(plan, TextPlan):
+        raise DataError(f"{spec.name}: holds texts; use preprocess_texts.")
     if not encoded:
         return np.empty((0, plan.height, plan.width, plan.channels), dtype=np.uint8)
     executor = _open_executor(
@@ -112,9 +147,15 @@ def preprocess_bytes(
         executor.close()
 
 
-def _plan(spec: DataSpec, split: SplitName) -> Plan | AudioPlan:
+AnyPlan = Plan | AudioPlan | TextPlan
+
+
+def _plan(spec: DataSpec, split: SplitName) -> AnyPlan:
     transforms = TransformSpec.load(spec.transforms)
     operations = transforms.train if split == "train" else transforms.eval
+    if spec.tokens is not None:
+        assert spec.preprocess is not None, "texts have a tokenizer"
+        return make_text_plan(spec.preprocess, spec.tokens, operations)
     if transforms.audio is not None:
         return make_audio_plan(transforms.audio, operations)
     return make_plan(
@@ -128,12 +169,13 @@ def _plan(spec: DataSpec, split: SplitName) -> Plan | AudioPlan:
 def _open_executor(
     backend: str,
     device: Device,
-    reader: FileReader | ArrayReader,
-    plan: Plan | AudioPlan,
+    reader: AnyReader,
+    plan: AnyPlan,
     batch_size: int,
     bad_files: BadFiles,
 ) -> Executor:
-    backends = backends_for(audio=isinstance(plan, AudioPlan))
+    kinds: dict[type, Kind] = {Plan: "image", AudioPlan: "audio", TextPlan: "text"}
+    backends = backends_for(kinds[type(plan)])
     chosen = select(backends, backend, device, where="stages.augment.backend").backend
     executor: Executor = chosen.load().open_executor(
         reader, plan, device, batch_size, bad_files.add

@@ -1,13 +1,15 @@
-"""Names of operations: which there are, and which of them fit images or clips of sound."""
+"""Names of operations: which there are, and which of them fit images, clips of sound or texts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import get_args
 
+from pipeline.artifacts import Kind
 from pipeline.errors import choices
 from stages.augment.audio.operations import AudioOperation
 from stages.augment.operations import AnyOperation, Operation
+from stages.augment.text.operations import TextOperation
 
 
 def name_of(operation: Operation | type[Operation]) -> str:
@@ -22,9 +24,15 @@ def _by_name(kinds: Iterable[type[Operation]]) -> dict[str, type[Operation]]:
 
 _FOR_IMAGES = _by_name(get_args(AnyOperation))
 _FOR_CLIPS = _by_name(get_args(AudioOperation))
-OPERATIONS = _FOR_IMAGES | _FOR_CLIPS
+_FOR_TEXTS = _by_name(get_args(TextOperation))
+OPERATIONS = _FOR_IMAGES | _FOR_CLIPS | _FOR_TEXTS
 """Every operation by the name it has in the YAML."""
-_FOR_BOTH = ("normalize", "mixup", "cutmix")
+_ALLOWED: dict[Kind, tuple[str, ...]] = {
+    "image": (*_FOR_IMAGES,),
+    "audio": (*_FOR_CLIPS, "normalize", "mixup", "cutmix"),
+    "text": (*_FOR_TEXTS,),
+}
+_THINGS: dict[Kind, str] = {"image": "images", "audio": "clips of sound", "text": "texts"}
 _COUNTERPARTS = {
     "erase": ("time_mask", "frequency_mask"),
     "random_resized_crop": ("random_crop",),
@@ -37,24 +45,24 @@ _COUNTERPARTS = {
     "time_mask": ("erase",),
     "frequency_mask": ("erase",),
 }
-"""What does to clips about what this does to images, and the other way round."""
+"""What does to the other kind about what this does to images or to clips."""
 
 
-def misplaced(operations: Iterable[Operation], *, audio: bool) -> str:
+def misplaced(operations: Iterable[Operation], kind: Kind) -> str:
     """Say which operation does not fit the data; an empty string: none.
 
     Args:
         operations: of a transform list.
-        audio: whether the data set holds clips of sound, and not images.
+        kind: what the data set holds.
     """
-    allowed = [*_FOR_CLIPS, *_FOR_BOTH] if audio else [*_FOR_IMAGES]
+    allowed = _ALLOWED[kind]
     wrong = next((n for o in operations if (n := name_of(o)) not in allowed), "")
     if not wrong:
         return ""
-    theirs, ours = ("images", "clips of sound") if audio else ("clips of sound", "images")
-    likes = _COUNTERPARTS.get(wrong, ())
+    theirs = next(each for each, names in _ALLOWED.items() if wrong in names)
+    likes = [like for like in _COUNTERPARTS.get(wrong, ()) if like in allowed]
     hint = f" Did you mean {choices(likes)}?" if likes else ""
     return (
-        f"{wrong!r} works on {theirs}, and the data set holds {ours}. "
+        f"{wrong!r} works on {_THINGS[theirs]}, and the data set holds {_THINGS[kind]}. "
         f"Allowed: {choices(allowed)}.{hint}"
     )

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.context import Context
-from stages.augment.config import (
+from stages.augment.config import AugmentConfig
+from stages.augment.datasets import (
     AudioFolderDataset,
-    AugmentConfig,
     FolderDataset,
     IdxDataset,
+    TextDataset,
     WebDataset,
 )
 from stages.augment.paths import expand_shards, user_path
@@ -48,4 +49,24 @@ def open_source(config: AugmentConfig, ctx: Context) -> Source:
                 "train": expand_shards(train), "eval": expand_shards(held_out)
             }  # fmt: skip
             return open_shards(shards, classes, ctx, name=user_path(train).parent.name)
+        case TextDataset(text=table, eval=eval_table) as given:
+            from stages.augment.text.source import open_text
+
+            return open_text(
+                user_path(table), user_path(eval_table) if eval_table else None,
+                given.columns, given.label, sha256=given.sha256,
+            )  # fmt: skip
+        case "packages":
+            return _open_packages(ctx)
     raise AssertionError(config.dataset)
+
+
+def _open_packages(ctx: Context) -> Source:
+    from stages.augment.text.packages import FILES, write_packages
+    from stages.augment.text.source import open_text
+
+    folder = ctx.dir / BUILT_IN_FOLDER
+    digest = write_packages(folder)
+    ctx.events.info(f"packages: SHA-256 {digest}; figures of other hashes are of other texts")
+    train, held_out = (folder / FILES[part] for part in ("train", "eval"))
+    return open_text(train, held_out, ("text",), "label", name="packages")

@@ -10,9 +10,10 @@ from pipeline.artifacts import DataSpec, Split
 from pipeline.backend import select
 from pipeline.context import Context
 from pipeline.errors import DataError
-from pipeline.report.blocks import Gallery
+from pipeline.files import sha256_file, sha256_text
+from pipeline.report.blocks import Block
 from stages.augment.arrange import choose_shape, choose_splits, choose_transforms, data_digest
-from stages.augment.backends import AUDIO_BACKENDS, choose_backend
+from stages.augment.backends import backends_for, choose_backend
 from stages.augment.card import DataCard, make_card
 from stages.augment.chapter import FactRows, image_facts, image_gallery, make_section
 from stages.augment.config import AugmentConfig
@@ -25,6 +26,7 @@ from stages.augment.quarantine import set_aside
 from stages.augment.serve_graph import eval_plan, why_not_servable, write_serving_graph
 from stages.augment.sources import Finding, Source
 from stages.augment.spec import RandomResizedCrop, TransformSpec
+from stages.augment.text.features import TextFeatures
 
 TRANSFORMS_FILE = "transforms.json"
 PREPROCESS_FILE = "preprocess.dali"
@@ -45,8 +47,11 @@ def prepare(config: AugmentConfig, ctx: Context) -> DataSpec:
             f"{source.noun}s."
         )
     spec, reason = _describe(config, source, findings, splits, ctx)
-    mean, std = choose_mean_std(config, spec, source, splits["train"], ctx)
-    spec = replace(spec, mean=mean, std=std, preprocess=_write_graph(spec, ctx))
+    if spec.kind == "text":
+        spec = _with_tokenizer(config, spec, source, splits["train"], ctx)
+    else:
+        mean, std = choose_mean_std(config, spec, source, splits["train"], ctx)
+        spec = replace(spec, mean=mean, std=std, preprocess=_write_graph(spec, ctx))
     card = make_card(source, findings, splits, num_damaged=len(damaged))
     card.save(ctx.dir)
     for warning in card.warnings():
@@ -55,9 +60,9 @@ def prepare(config: AugmentConfig, ctx: Context) -> DataSpec:
     ctx.events.emit("loader", backend=spec.backend, images_per_s=round(throughput.images_per_s, 1))
     used = [findings[index] for split in ("train", "eval") for index in splits[split]]
     transforms = TransformSpec.load(spec.transforms)
-    gallery, facts = _show(spec, transforms, card, used, ctx)
+    examples, facts = _show(spec, transforms, card, used, ctx)
     section = make_section(
-        spec, card, damaged=damaged, throughput=throughput, gallery=gallery, facts=facts,
+        spec, card, damaged=damaged, throughput=throughput, examples=examples, facts=facts,
         transforms=transforms, reason=reason,
     )  # fmt: skip
     ctx.write_section(section)
@@ -70,8 +75,12 @@ def _show(
     card: DataCard,
     used: Sequence[Finding],
     ctx: Context,
-) -> tuple[Gallery, FactRows]:
-    """Return what the report shows of images or of clips."""
+) -> tuple[Block, FactRows]:
+    """Return what the report shows of images, of clips or of texts."""
+    if transforms.text is not None:
+        from stages.augment.text.chapter import text_facts, text_table
+
+        return text_table(spec, ctx), text_facts(used, spec, transforms.text)
     if transforms.audio is None:
         return image_gallery(write_preview(spec, ctx)), image_facts(card)
     from stages.augment.audio.chapter import clip_facts, clip_gallery
@@ -98,7 +107,7 @@ def _describe(
     backend, reason = _backend(config, source, used, shape, transforms, ctx)
     ctx.events.info(reason)
     spec = DataSpec(
-        kind="audio" if config.holds_audio else "image",
+        kind=config.kind,
         name=source.name, backend=backend, reader=source.reader,
         transforms=ctx.dir / TRANSFORMS_FILE, splits=written, classes=source.classes,
         height=height, width=width, channels=channels,
@@ -106,6 +115,17 @@ def _describe(
         digest=data_digest(splits, source.items, findings, shape, transforms),
     )  # fmt: skip
     return spec, reason
+
+
+def _with_tokenizer(
+    config: AugmentConfig, spec: DataSpec, source: Source, train: Sequence[int], ctx: Context
+) -> DataSpec:
+    """Leave the tokenizer, which is all the preprocessing that a text needs."""
+    from stages.augment.text.prepare import write_tokenizer
+
+    path, tokens = write_tokenizer(config.text or TextFeatures(), source, train, ctx)
+    digest = sha256_text(spec.digest + sha256_file(path))
+    return replace(spec, preprocess=path, tokens=tokens, mean=(), std=(), digest=digest)
 
 
 def _backend(
@@ -117,10 +137,9 @@ def _backend(
     ctx: Context,
 ) -> tuple[str, str]:
     """Choose by what the images typically are, and what is done to them."""
-    if config.holds_audio:
-        selection = select(
-            AUDIO_BACKENDS, config.backend, ctx.device, where="stages.augment.backend"
-        )
+    if config.kind != "image":
+        backends = backends_for(config.kind)
+        selection = select(backends, config.backend, ctx.device, where="stages.augment.backend")
         return selection.backend.name, selection.reason
     plan = make_plan(transforms.train, height=shape[0], width=shape[1], channels=shape[2])
     return choose_backend(

@@ -86,16 +86,42 @@ class ArrayReader:
         return f"image {position}"
 
 
-def open_reader(spec: DataSpec, split: str) -> FileReader | ArrayReader:
+class TextReader:
+    """Texts, one a line of a JSON Lines manifest."""
+
+    def __init__(self, manifest: Path) -> None:
+        with manifest.open(encoding="utf-8") as lines:
+            entries = [json.loads(line) for line in lines if line.strip()]
+        self.labels = np.array([entry["label"] for entry in entries], dtype=np.int64)
+        self.texts = [tuple(entry["text"]) for entry in entries]
+
+    @classmethod
+    def of(cls, texts: Sequence[tuple[str, ...]]) -> TextReader:
+        """Wrap texts that a caller holds; they have no labels."""
+        reader = cls.__new__(cls)
+        reader.texts = list(texts)
+        reader.labels = np.zeros(len(reader.texts), dtype=np.int64)
+        return reader
+
+    def name(self, position: int) -> str:
+        """Return the text's number."""
+        return f"text {position}"
+
+
+AnyReader = FileReader | ArrayReader | TextReader
+
+
+def open_reader(spec: DataSpec, split: str) -> AnyReader:
     """Open the samples of one split.
 
     Raises:
         DataError: the manifest is missing, empty, or not of the form that `spec.reader` names.
     """
-    readers: dict[str, Callable[[Path], FileReader | ArrayReader]] = {
+    readers: dict[str, Callable[[Path], AnyReader]] = {
         "folder": FolderReader,
         "array": ArrayReader,
         "webdataset": ShardReader,
+        "text": TextReader,
     }
     if split not in spec.splits:
         raise DataError(

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from pipeline.errors import DataError
 
+_WINDOW = 50
+"""Batches that samples of like length are looked for in."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Schedule:
@@ -21,6 +24,8 @@ class Schedule:
     seed: int = 0
     rank: int = 0
     world: int = 1
+    lengths: NDArray[np.int64] | None = None
+    """Of each sample; where they are given, batches of training hold samples of like length."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world:
@@ -51,7 +56,24 @@ class Schedule:
             return np.arange(self.rank, self.samples, self.world)
         # One permutation for all processes, dealt out in turn: disjoint, and together everything.
         shuffled = np.random.default_rng([self.seed, epoch]).permutation(self.samples)
-        return shuffled[self.rank :: self.world][: self.num_samples]
+        mine = shuffled[self.rank :: self.world][: self.num_samples]
+        return mine if self.lengths is None else self._by_length(mine, epoch)
+
+    def _by_length(self, order: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
+        """Sort windows of some batches by length, then shuffle the batches.
+
+        A batch is as long as its longest sample: in windows, little is filled up, and which samples
+        stand together still changes from epoch to epoch.
+        """
+        assert self.lengths is not None
+        batches: list[NDArray[np.int64]] = []
+        window = _WINDOW * self.batch_size
+        for start in range(0, len(order), window):
+            part = order[start : start + window]
+            part = part[np.argsort(self.lengths[part], kind="stable")]
+            batches += np.split(part, range(self.batch_size, len(part), self.batch_size))
+        turns = np.random.default_rng([self.seed, epoch, self.rank, 3]).permutation(len(batches))
+        return np.concatenate([batches[turn] for turn in turns])
 
     def batch(self, order: NDArray[np.int64], number: int) -> NDArray[np.int64]:
         """Return the positions in one batch of an epoch's order."""

@@ -41,7 +41,7 @@ def why_not_servable(plan: Plan | AudioPlan) -> str | None:
             "eval: rotate and affine cannot be served by a DALI graph. Allowed: resize, "
             "center_crop, flip and pixel operations. Leave them out of eval."
         )
-    backends = backends_for(audio=isinstance(plan, AudioPlan))
+    backends = backends_for("audio" if isinstance(plan, AudioPlan) else "image")
     reason = named(backends, "dali-cpu", where="stages.augment").why_not(CPU)
     return f"the serving graph {reason}" if reason else None
 

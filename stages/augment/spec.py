@@ -28,6 +28,7 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.artifacts import Kind
 from pipeline.errors import DataError, choices, nearest
 from pipeline.files import write_atomic
 from stages.augment.audio.features import AudioFeatures
@@ -46,13 +47,15 @@ from stages.augment.operations import (
     as_tuple,
     is_random,
 )
+from stages.augment.text.features import TextFeatures
+from stages.augment.text.operations import TextOperation
 
 __all__ = [
     "OPERATIONS", "Affine", "AnyOperation", "CenterCrop", "Flip", "Normalize", "Operation",
     "Operations", "RandomResizedCrop", "Resize", "TransformSpec", "is_random",
 ]  # fmt: skip
 
-Listed = AnyOperation | AudioOperation
+Listed = AnyOperation | AudioOperation | TextOperation
 """What may stand in a transform list."""
 
 
@@ -149,7 +152,16 @@ class TransformSpec(BaseModel):
     eval: Operations = ()
     """Operations on every other split, and in serving; none of them may be random."""
     audio: AudioFeatures | None = None
-    """How clips become spectrograms; None: the data set holds images."""
+    """How clips become spectrograms; None: the data set holds none."""
+    text: TextFeatures | None = None
+    """How texts become tokens; None: the data set holds none."""
+
+    @property
+    def kind(self) -> Kind:
+        """What the data set holds."""
+        if self.text is not None:
+            return "text"
+        return "image" if self.audio is None else "audio"
 
     @model_validator(mode="after")
     def _eval_is_deterministic(self) -> Self:
@@ -163,14 +175,15 @@ class TransformSpec(BaseModel):
 
     @model_validator(mode="after")
     def _operations_fit_the_data(self) -> Self:
-        wrong = misplaced((*self.train, *self.eval), audio=self.audio is not None)
+        wrong = misplaced((*self.train, *self.eval), self.kind)
         if wrong:
             raise ValueError(wrong)
         return self
 
     def to_json(self) -> str:
-        """Return the spec as JSON; that of images says nothing of audio."""
-        return self.model_dump_json(indent=1, exclude=None if self.audio else {"audio"})
+        """Return the spec as JSON; that of images says nothing of audio or text."""
+        absent = {name for name in ("audio", "text") if getattr(self, name) is None}
+        return self.model_dump_json(indent=1, exclude=absent)
 
     def save(self, path: Path) -> None:
         """Write the spec as JSON."""

@@ -32,7 +32,7 @@ class Augment:
     def check(self, device: Device) -> list[Problem]:
         """Return what is wrong with the paths and the backend, before anything runs."""
         problems = data_problems(self.config.dataset)
-        backends = backends_for(audio=self.config.holds_audio)
+        backends = backends_for(self.config.kind)
         try:
             select(backends, self.config.backend, device, where="stages.augment.backend")
         except BackendUnavailable as error:

@@ -8,19 +8,22 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pipeline.errors import Problem
-from stages.augment.config import (
+from pipeline.errors import Problem, choices, nearest
+from stages.augment.datasets import (
     AudioFolderDataset,
     Dataset,
     FolderDataset,
     IdxDataset,
+    TextDataset,
     WebDataset,
 )
 from stages.augment.paths import expand_shards, missing, user_path
+from stages.augment.text import packages
+from stages.augment.text.rows import ENDINGS
 
 _VENDORS = (
     "pillow", "numpy", "torch", "torchvision", "nvidia-dali-cuda130", "nvidia-dali-cuda120",
-    "soundfile",
+    "soundfile", "tokenizers",
 )  # fmt: skip
 
 
@@ -37,6 +40,11 @@ def data_problems(dataset: Dataset) -> list[Problem]:
             return _folder_problems("idx", folder)
         case WebDataset(webdataset=train, eval=held_out):
             return _shard_problems("webdataset", train) + _shard_problems("eval", held_out)
+        case TextDataset(text=table, eval=held_out):
+            given = {"text": table, "eval": held_out}
+            return [p for key, text in given.items() if text for p in _table_problems(key, text)]
+        case "packages" if why := packages.why_not():
+            return [Problem(path="dataset", message=f"'packages': {why}.")]
     return []
 
 
@@ -76,6 +84,10 @@ def _files(dataset: Dataset) -> Iterator[tuple[str, Path]]:
         case WebDataset(webdataset=train, eval=held_out):
             for path in expand_shards(train) + expand_shards(held_out):
                 yield str(path), path
+        case TextDataset(text=table, eval=held_out):
+            yield from ((text, user_path(text)) for text in (table, held_out) if text)
+        case "packages":
+            yield from ((path.name, path) for path in sorted(packages.LISTS.glob("*Packages*")))
 
 
 def _walk(root: Path) -> Iterator[tuple[str, Path]]:
@@ -93,6 +105,21 @@ def _folder_problems(key: str, text: str) -> list[Problem]:
     elif not path.is_dir():
         why = f"{path} is a file, and a folder is expected."
     elif not os.access(path, os.R_OK | os.X_OK):
+        why = f"{path} cannot be read: no permission."
+    else:
+        return []
+    return [Problem(path=f"dataset.{key}", message=f"{text!r}: {why}")]
+
+
+def _table_problems(key: str, text: str) -> list[Problem]:
+    path = user_path(text)
+    if not path.exists():
+        why = missing(path)
+    elif not path.is_file():
+        why = f"{path} is a folder, and a table is expected, with one text a row."
+    elif path.suffix not in ENDINGS:
+        why = f"a table ends in {choices(ENDINGS)}.{nearest(path.suffix, ENDINGS)}"
+    elif not os.access(path, os.R_OK):
         why = f"{path} cannot be read: no permission."
     else:
         return []

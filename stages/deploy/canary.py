@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.augment.loader import Inputs
+
 CANARY_FILE = "canary.npz"
 TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "int8": 1e-1}
 """How far a logit may be off, as a share of the largest, where batch size or machine are others.
@@ -24,7 +26,7 @@ A rounding of 1e-7 can tip a quantized value over to the next step: int8 needs m
 class Canary:
     """Samples and what the model must answer."""
 
-    images: NDArray[np.uint8]  # (N, H, W, C)
+    images: Inputs  # (N, H, W, C), or of texts the tokens (N, L)
     logits: NDArray[np.float32]  # (N, K)
     tolerance: float
     """Largest allowed difference of a logit."""

@@ -12,6 +12,7 @@ import numpy as np
 from pipeline.artifacts import DataSpec, Deployment, ExportedModel
 from pipeline.context import Context
 from pipeline.errors import DataError
+from stages.augment.loader import join_batches
 from stages.deploy.backends import DeployBackend
 from stages.deploy.canary import Canary, tolerance_for
 from stages.deploy.cluster import ClusterFiles, write_cluster_files
@@ -23,7 +24,7 @@ from stages.deploy.plan import ServingPlan, make_plan
 from stages.deploy.ports import Endpoints
 from stages.deploy.repository import write_repository
 from stages.deploy.running import running_server
-from stages.deploy.samples import EncodedFiles, Samples, encoded_files, read_samples
+from stages.deploy.samples import EncodedFiles, Originals, Samples, originals, read_samples
 from stages.deploy.server import Server
 from stages.deploy.verify import Check, verify_pipeline, verify_tensors
 
@@ -55,10 +56,10 @@ def deliver(ctx: Context, config: DeployConfig, backend: DeployBackend, name: st
             f"variant {exported.chosen} was chosen by the export stage and cannot be loaded by "
             f"{name}; {plan.variant.name} is served instead. Name one in stages.deploy.variant."
         )
-    files = encoded_files(spec) if plan.preprocess is not None else None
+    asked = originals(spec) if plan.preprocess is not None else None
     repository = ctx.dir / REPOSITORY
     canary = make_canary(ctx, plan, spec)
-    warmup_image = files[0] if files else None
+    warmup_image = asked[0] if isinstance(asked, EncodedFiles) else None
     write_repository(repository, plan, canary, warmup_image)
     ctx.events.info(f"repository of {plan.name} written, variant {plan.variant.name}")
     delivery = Delivery(plan=plan, backend=name, repository=repository)
@@ -79,7 +80,7 @@ def deliver(ctx: Context, config: DeployConfig, backend: DeployBackend, name: st
                 "'slo' have no effect. Install 'dlpipe[triton]' and use backend: triton-embedded."
             )
         else:
-            prove(ctx, config, delivery, server, spec, files)
+            prove(ctx, config, delivery, server, spec, asked)
     if config.kubernetes is not None:
         delivery.cluster = write_cluster_files(
             ctx, config.kubernetes, config.slo.p99_ms, plan, canary, warmup_image
@@ -98,7 +99,7 @@ def make_canary(ctx: Context, plan: ServingPlan, spec: DataSpec) -> Canary | Non
         raise DataError(
             f"{spec.name}: the eval split is empty, so nothing can be verified. Check the data set."
         )
-    images = np.concatenate([part.images for part in parts])
+    images = join_batches([part.images for part in parts], spec)
     logits = (
         OnnxModel(variant.path)(images)
         if variant.format == "onnx"
@@ -113,7 +114,7 @@ def prove(
     delivery: Delivery,
     server: Server,
     spec: DataSpec,
-    files: EncodedFiles | None,
+    asked: Originals | None,
 ) -> None:
     """Verify the answers of a running server, and measure how fast they come."""
     plan, ends = delivery.plan, server.endpoints
@@ -132,9 +133,9 @@ def prove(
     total = spec.splits["eval"].samples
     wanted = total if config.verify.samples == "all" else min(config.verify.samples, total)
     delivery.checks += verify_tensors(ctx, plan, ends, config.verify.protocols, read(), wanted)
-    if files is not None:
+    if asked is not None:
         delivery.checks += verify_pipeline(
-            ctx, plan, ends, config.verify.protocols, read(), files, wanted
+            ctx, plan, ends, config.verify.protocols, read(), asked, wanted
         )
     for check in delivery.checks:
         ctx.events.emit(

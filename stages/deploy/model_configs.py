@@ -1,7 +1,7 @@
 """The four model configurations of a repository, as protobuf messages from the real tensor specs.
 
-<name>_pipeline: encoded -> <name>_preprocess -> pixels -> <name> -> logits
-                         -> <name>_postprocess -> labels, scores
+<name>_pipeline: encoded or text -> <name>_preprocess -> pixels or tokens -> <name> -> logits
+                                 -> <name>_postprocess -> labels, scores
 """
 
 from __future__ import annotations
@@ -13,15 +13,12 @@ from tritonclient.grpc.model_config_pb2 import (
     ModelOutput,
 )
 
-from pipeline.artifacts import TensorSpec
+from pipeline.artifacts import TensorSpec, Tokens
 from pipeline.graph_forms import OPERATORS_FILE
 from stages.deploy.pbtxt import DATA_TYPES
 from stages.deploy.plan import ServingPlan
 
 LABELS_FILE = "labels.txt"
-ENCODED = TensorSpec(name="encoded", dtype="uint8", shape=(-1, -1))
-"""One file a row, an image or a sound, as raw bytes; rows of a batch are padded with zeros, which
-decoders ignore."""
 WARMUP_FILE = "encoded"
 MOUNT = "/models"
 """Where a container has the repository."""
@@ -31,7 +28,10 @@ def tensor_model(plan: ServingPlan) -> ModelConfig:
     """Return the configuration of the tensor model: pixels in, logits out."""
     variant = plan.variant
     config = ModelConfig(name=plan.name, max_batch_size=plan.max_batch)
-    _add_input(config, variant.input)
+    given = _add_input(config, variant.input)
+    if plan.tokens is not None:
+        config.parameters["padding"].string_value = str(plan.tokens.padding)
+        given.allow_ragged_batch = plan.runtime == "python"  # our file fills texts up by itself
     _add_output(config, variant.output).label_filename = LABELS_FILE
     _add_batching(config, plan)
     _add_instances(config, plan, plan.instances)
@@ -53,19 +53,22 @@ def tensor_model(plan: ServingPlan) -> ModelConfig:
     if plan.warmup:
         for batch in sorted({1, plan.max_batch}):
             warmup = config.model_warmup.add(name=f"batch {batch}", batch_size=batch)
-            given = warmup.inputs[variant.input.name]
-            given.data_type = DATA_TYPES[variant.input.dtype]
-            given.dims.extend(variant.input.shape[1:])
-            given.zero_data = True
+            sample = warmup.inputs[variant.input.name]
+            sample.data_type = DATA_TYPES[variant.input.dtype]
+            sample.dims.extend(_largest(plan))
+            sample.zero_data = True
     return config
 
 
 def preprocess_model(plan: ServingPlan, warmup_bytes: int) -> ModelConfig:
     """Return the configuration of the preprocess model; its warm-up sample has `warmup_bytes`."""
     config = ModelConfig(name=plan.preprocess_name, max_batch_size=plan.max_batch)
-    _add_input(config, ENCODED).allow_ragged_batch = True
+    source = _add_input(config, plan.source)
     _add_output(config, plan.variant.input)
     _add_batching(config, plan)
+    if plan.tokens is not None:
+        return _tokenizing(config, plan, plan.tokens)
+    source.allow_ragged_batch = True
     # Decoding takes less time than the model, and each instance holds a whole DALI.
     _add_instances(config, plan, (plan.instances + 1) // 2)
     if plan.runtime == "python":
@@ -77,10 +80,23 @@ def preprocess_model(plan: ServingPlan, warmup_bytes: int) -> ModelConfig:
         config.parameters["num_threads"].string_value = str(plan.threads)
     if plan.warmup and warmup_bytes:
         warmup = config.model_warmup.add(name="one image", batch_size=1)
-        given = warmup.inputs[ENCODED.name]
-        given.data_type = DATA_TYPES[ENCODED.dtype]
+        given = warmup.inputs[plan.source.name]
+        given.data_type = DATA_TYPES[plan.source.dtype]
         given.dims.append(warmup_bytes)
         given.input_data_file = WARMUP_FILE
+    return config
+
+
+def _tokenizing(config: ModelConfig, plan: ServingPlan, tokens: Tokens) -> ModelConfig:
+    """Fill in what the preprocess model of texts needs: Python everywhere, on the CPU."""
+    config.backend = "python"
+    config.instance_group.add(count=1, kind=ModelInstanceGroup.KIND_CPU)
+    config.parameters["padding"].string_value = str(tokens.padding)
+    if plan.warmup:
+        given = config.model_warmup.add(name="empty text", batch_size=1).inputs[plan.source.name]
+        given.data_type = DATA_TYPES[plan.source.dtype]
+        given.dims.append(tokens.parts)
+        given.zero_data = True
     return config
 
 
@@ -104,15 +120,15 @@ def pipeline_model(plan: ServingPlan) -> ModelConfig:
     config = ModelConfig(
         name=plan.pipeline_name, platform="ensemble", max_batch_size=plan.max_batch
     )
-    _add_input(config, ENCODED)
+    _add_input(config, plan.source)
     for output in _answers(plan):
         _add_output(config, output)
     steps = config.ensemble_scheduling.step
-    pixels = steps.add(model_name=plan.preprocess_name, model_version=-1)
-    pixels.input_map[ENCODED.name] = ENCODED.name
-    pixels.output_map[variant.input.name] = "pixels"
+    prepared = steps.add(model_name=plan.preprocess_name, model_version=-1)
+    prepared.input_map[plan.source.name] = plan.source.name
+    prepared.output_map[variant.input.name] = "prepared"
     logits = steps.add(model_name=plan.name, model_version=-1)
-    logits.input_map[variant.input.name] = "pixels"
+    logits.input_map[variant.input.name] = "prepared"
     logits.output_map[variant.output.name] = "scores_by_class"
     answers = steps.add(model_name=plan.postprocess_name, model_version=-1)
     answers.input_map[variant.output.name] = "scores_by_class"
@@ -138,6 +154,11 @@ def _add_output(config: ModelConfig, spec: TensorSpec) -> ModelOutput:
     return config.output.add(
         name=spec.name, data_type=DATA_TYPES[spec.dtype], dims=_without_batch(spec)
     )
+
+
+def _largest(plan: ServingPlan) -> tuple[int, ...]:
+    """Return the shape of the largest sample: texts as long as they may be."""
+    return _without_batch(plan.variant.input) if plan.tokens is None else (plan.tokens.length,)
 
 
 def _without_batch(spec: TensorSpec) -> tuple[int, ...]:

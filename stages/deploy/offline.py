@@ -10,6 +10,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from pipeline.graph_forms import operators_beside
+from stages.augment.loader import Inputs
 
 
 class OnnxModel:
@@ -27,8 +28,8 @@ class OnnxModel:
         self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
 
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the logits (N, K) of images (N, H, W, C)."""
+    def __call__(self, images: Inputs) -> NDArray[np.float32]:
+        """Return the logits (N, K) of images (N, H, W, C), or of texts as tokens (N, L)."""
         rows = [
             self._session.run(None, {self._input: images[i : i + 1]})[0] for i in range(len(images))
         ]
@@ -60,3 +61,17 @@ class DaliGraph:
         self._pipeline.feed_input("encoded", [np.frombuffer(image, dtype=np.uint8)])
         (pixels,) = self._pipeline.run()
         return np.array(pixels.at(0), dtype=np.uint8)
+
+
+class Tokenization:
+    """A tokenizer, one text at a time: each is as long as it is."""
+
+    def __init__(self, tokenizer: Path) -> None:
+        from tokenizers import Tokenizer  # only where the data set holds texts
+
+        self._tokenizer = Tokenizer.from_file(str(tokenizer))
+
+    def __call__(self, text: Sequence[str]) -> NDArray[np.int32]:
+        """Return the tokens (1, L) of a text of one part or two."""
+        encoding = self._tokenizer.encode(text[0], text[1] if len(text) > 1 else None)
+        return np.array([encoding.ids], dtype=np.int32)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from pipeline.artifacts import DataSpec, ExportedModel, Variant
+from pipeline.artifacts import DataSpec, ExportedModel, Kind, TensorSpec, Tokens, Variant
 from pipeline.device import Device
 from pipeline.errors import ConfigError, StageFailed, choices, nearest
 from stages.deploy.backends import Runtime
@@ -15,6 +14,9 @@ from stages.deploy.config import DeployConfig
 
 SERVABLE = {"python": ("onnx",), "native": ("onnx", "engine")}
 """What each runtime can load; an engine of TensorRT-RTX fits none of Triton's backends."""
+ENCODED = TensorSpec(name="encoded", dtype="uint8", shape=(-1, -1))
+"""One file a row, an image or a sound, as raw bytes; rows of a batch are padded with zeros, which
+decoders ignore."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,7 +29,7 @@ class ServingPlan:
     variant: Variant
     classes: tuple[str, ...]
     preprocess: Path | None
-    """The serialized DALI graph, or None: then there is no ensemble."""
+    """The serialized DALI graph, or the tokenizer; None: then there is no ensemble."""
     device: Device
     instances: int
     threads: int
@@ -37,12 +39,21 @@ class ServingPlan:
     batching: bool
     max_queue_delay_us: int
     preferred_sizes: tuple[int, ...]
-    kind: Literal["image", "audio"] = "image"
-    """What the files are that the preprocess model takes."""
+    kind: Kind = "image"
+    """What the preprocess model takes: files of images or of sounds, or texts."""
+    tokens: Tokens | None = None
+    """What texts become."""
+
+    @property
+    def source(self) -> TensorSpec:
+        """What the preprocess model and the ensemble take."""
+        if self.tokens is not None:
+            return TensorSpec(name="text", dtype="str", shape=(-1, self.tokens.parts))
+        return ENCODED
 
     @property
     def preprocess_name(self) -> str:
-        """The model that turns encoded bytes into pixels."""
+        """The model that turns encoded bytes into pixels, or texts into tokens."""
         return f"{self.name}_preprocess"
 
     @property
@@ -122,4 +133,5 @@ def make_plan(
         max_queue_delay_us=config.dynamic_batching.max_queue_delay_us,
         preferred_sizes=config.dynamic_batching.preferred_sizes,
         kind=spec.kind,
+        tokens=spec.tokens,
     )

@@ -48,7 +48,7 @@ def _summary(delivery: Delivery) -> str:
 def _facts(delivery: Delivery) -> Facts:
     plan, ends = delivery.plan, delivery.endpoints
     pipeline = (
-        plan.pipeline_name if plan.preprocess else "not built: the data set has no DALI graph"
+        plan.pipeline_name if plan.preprocess else "not built: the data set leaves no preprocessing"
     )
     where = "GPU" if plan.device.is_cuda and plan.runtime == "native" else "CPU"
     instances = f"{plan.instances} on the {where}, threads each: {plan.threads}"

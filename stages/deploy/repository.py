@@ -6,6 +6,7 @@ repository/
   classifier_postprocess/  config.pbtxt  labels.txt              1/model.py
   classifier_pipeline/     config.pbtxt                          1/
 
+For texts the preprocess model holds ``tokenizer.json`` instead of a graph, and no warm-up file.
 Beside a graph with operators of our own stands their library, ``operators.so``.
 """
 
@@ -64,12 +65,14 @@ def _write_pipeline(
     version_dir = _add_model(
         repository, model_configs.preprocess_model(plan, len(encoded or b"")), plan
     )
-    shutil.copyfile(preprocess, version_dir / "model.dali")
-    if encoded:
+    shutil.copyfile(preprocess, version_dir / (preprocess.name if plan.tokens else "model.dali"))
+    if plan.tokens is not None:
+        shutil.copyfile(MODEL_FILES / "tokenize.py", version_dir / "model.py")
+    elif encoded:
         warmup_dir = version_dir.parent / "warmup"
         warmup_dir.mkdir()
         (warmup_dir / WARMUP_FILE).write_bytes(encoded)
-    if plan.runtime == "python":
+    if plan.tokens is None and plan.runtime == "python":
         shutil.copyfile(MODEL_FILES / "preprocess.py", version_dir / "model.py")
 
     version_dir = _add_model(repository, model_configs.postprocess_model(plan), plan)

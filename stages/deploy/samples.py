@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from pipeline.artifacts import DataSpec, Variant
 from pipeline.errors import DataError
 from pipeline.interrupt import StopFlag
-from stages.augment.loader import open_loader
+from stages.augment.loader import Inputs, open_loader, read_texts
 from stages.deploy.offline import OnnxModel
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Samples:
-    """Images, their labels, and the logits that the exported variant gave without a server."""
+    """Images or texts, their labels, and the logits that the exported variant gave without a server."""
 
     rows: NDArray[np.int64]  # (N,) positions among the samples of the split
-    images: NDArray[np.uint8]  # (N, H, W, C)
+    images: Inputs  # (N, H, W, C), or of texts the tokens (N, L)
     targets: NDArray[np.int64]  # (N,)
     logits: NDArray[np.float32]  # (N, K)
 
@@ -129,8 +129,26 @@ class EncodedFiles:
         return self.paths[row].read_bytes()
 
 
-def encoded_files(spec: DataSpec) -> EncodedFiles | None:
-    """Return the encoded images behind the eval split, or None where it is not made of files."""
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """The texts of the eval split, in manifest order."""
+
+    texts: Sequence[tuple[str, ...]]
+
+    def __getitem__(self, row: int) -> tuple[str, ...]:
+        return self.texts[row]
+
+
+Text = tuple[str, ...]
+Original = bytes | Text
+"""A sample as a client has it, before any preprocessing: a file, or the parts of a text."""
+Originals = EncodedFiles | Texts
+
+
+def originals(spec: DataSpec) -> Originals | None:
+    """Return the files or texts behind the eval split, or None where it is not made of them."""
+    if spec.reader == "text":
+        return Texts(read_texts(spec, "eval"))
     if spec.reader != "folder":
         return None
     manifest = spec.splits["eval"].manifest

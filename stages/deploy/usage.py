@@ -17,6 +17,24 @@ answer = client.infer("{pipeline}", [given])
 print(answer.as_numpy("labels"), answer.as_numpy("scores"))
 """
 
+_TEXT_PYTHON = """\
+# dlpipe serve RUN        starts the server on ports 8000 (HTTP) and 8001 (gRPC)
+import numpy as np
+import tritonclient.http as triton
+
+client = triton.InferenceServerClient("127.0.0.1:8000")
+text = np.array([[{parts}]], dtype=object)  # one text a row
+given = triton.InferInput("text", text.shape, "BYTES")
+given.set_data_from_numpy(text)
+answer = client.infer("{pipeline}", [given])
+print(answer.as_numpy("labels"), answer.as_numpy("scores"))
+"""
+
+_TEXT_CURL = """\
+curl -sS http://127.0.0.1:8000/v2/models/{pipeline}/infer -d '{{"inputs": [{{"name": "text",
+     "datatype": "BYTES", "shape": [1, {count}], "data": [{parts}]}}]}}'
+"""
+
 _TENSOR_PYTHON = """\
 # dlpipe serve RUN        starts the server on ports 8000 (HTTP) and 8001 (gRPC)
 import numpy as np
@@ -43,10 +61,15 @@ curl -sS http://127.0.0.1:8000/v2/models/{model}/config   # how it is served
 
 _SAMPLES = {"image": ("image", "image.jpg"), "audio": ("clip", "clip.wav")}
 """By the data's kind: what a sample is called, and a file of it."""
+_PARTS = {1: ("some words",), 2: ("a question", "what it is about")}
+"""By how many parts a text has: an example."""
 
 
 def python_example(plan: ServingPlan) -> str:
     """Return a client in Python, of the pipeline for files where there is one."""
+    if plan.tokens is not None:
+        parts = ", ".join(f'b"{part}"' for part in _PARTS[plan.tokens.parts])
+        return _TEXT_PYTHON.format(pipeline=plan.pipeline_name, parts=parts)
     if plan.preprocess is not None:
         noun, file = _SAMPLES[plan.kind]
         return _PIPELINE_PYTHON.format(pipeline=plan.pipeline_name, noun=noun, file=file)
@@ -60,6 +83,10 @@ def python_example(plan: ServingPlan) -> str:
 
 def curl_example(plan: ServingPlan) -> str:
     """Return the same question as one command, or what can be asked without a binary tensor."""
+    if plan.tokens is not None:
+        parts = _PARTS[plan.tokens.parts]
+        quoted = ", ".join(f'"{part}"' for part in parts)
+        return _TEXT_CURL.format(pipeline=plan.pipeline_name, count=len(parts), parts=quoted)
     if plan.preprocess is not None:
         return _PIPELINE_CURL.format(pipeline=plan.pipeline_name, file=_SAMPLES[plan.kind][1])
     return _TENSOR_CURL.format(model=plan.name)

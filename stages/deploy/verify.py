@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.context import Context
+from stages.augment.loader import Inputs
 from stages.deploy.canary import tolerance_for
 from stages.deploy.client import Client, open_client
 from stages.deploy.config import Protocol
-from stages.deploy.model_configs import ENCODED
-from stages.deploy.offline import DaliGraph, OnnxModel
+from stages.deploy.offline import DaliGraph, OnnxModel, Tokenization
 from stages.deploy.plan import ServingPlan
 from stages.deploy.ports import Endpoints
 from stages.deploy.repository import label_lines
-from stages.deploy.samples import EncodedFiles, Samples
+from stages.deploy.samples import Original, Originals, Samples, Text
 
 
 @dataclass(kw_only=True)
@@ -119,27 +121,26 @@ def verify_pipeline(
     endpoints: Endpoints,
     protocols: Iterable[Protocol],
     samples: Iterable[Samples],
-    files: EncodedFiles,
+    originals: Originals,
     total: int,
 ) -> list[Check]:
-    """Send the image files over every protocol; offline, the same graphs run here in turn."""
+    """Send files or texts over every protocol; offline, the same steps run here in turn."""
     assert plan.preprocess is not None
     position = {name: index for index, name in enumerate(label_lines(plan.classes))}
     checks = [Check(model=plan.pipeline_name, protocol=p, batch=1) for p in protocols]
     clients = [open_client(check.protocol, endpoints) for check in checks]
-    preprocess = DaliGraph(plan.preprocess)
-    model = OnnxModel(plan.variant.path) if plan.variant.format == "onnx" else None
+    offline = _offline(plan, plan.preprocess)
     try:
         with ctx.events.progress("verify pipeline", total * len(checks), "sample") as bar:
             for part in samples:
-                encoded = [files[int(row)] for row in part.rows]
-                logits = part.logits if model is None else model(preprocess(encoded))
+                asked = [originals[int(row)] for row in part.rows]
+                logits = part.logits if offline is None else offline(asked)
                 shares = softmax(logits)
                 for check, client in zip(checks, clients, strict=True):
                     check.tolerance = tolerance_for(plan.variant.precision, shares)
-                    for i, image in enumerate(encoded):
+                    for i, sample in enumerate(asked):
                         ctx.stop.check()
-                        labels, scores = ask_pipeline(client, plan, image)
+                        labels, scores = ask_pipeline(client, plan, sample)
                         best = position[labels[0]]
                         one = slice(i, i + 1)
                         # Scores that were not returned cannot be compared.
@@ -159,19 +160,37 @@ def verify_pipeline(
     return checks
 
 
-def ask_tensor(client: Client, plan: ServingPlan, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the served logits (N, K) of images (N, H, W, C)."""
+def _offline(
+    plan: ServingPlan, preprocess: Path
+) -> Callable[[Sequence[Original]], NDArray[np.float32]] | None:
+    """Return what answers files or texts without a server; None where the model cannot run here."""
+    if plan.variant.format != "onnx":
+        return None
+    model = OnnxModel(plan.variant.path)
+    if plan.tokens is not None:
+        tokens = Tokenization(preprocess)
+        return lambda texts: np.concatenate([model(tokens(cast(Text, text))) for text in texts])
+    graph = DaliGraph(preprocess)
+    return lambda files: model(graph(cast(Sequence[bytes], files)))
+
+
+def ask_tensor(client: Client, plan: ServingPlan, images: Inputs) -> NDArray[np.float32]:
+    """Return the served logits (N, K) of images (N, H, W, C), or of texts as tokens (N, L)."""
     name = plan.variant.output.name
     outputs = client.infer(plan.name, {plan.variant.input.name: images}, [name])
     return outputs[name].astype(np.float32)
 
 
 def ask_pipeline(
-    client: Client, plan: ServingPlan, image: bytes
+    client: Client, plan: ServingPlan, sample: Original
 ) -> tuple[list[str], NDArray[np.float32]]:
-    """Return the served labels and scores of one encoded image."""
-    encoded = np.frombuffer(image, dtype=np.uint8)[None]  # (1, bytes)
-    outputs = client.infer(plan.pipeline_name, {ENCODED.name: encoded}, ["labels", "scores"])
+    """Return the served labels and scores of one file, or of one text."""
+    given: NDArray[np.generic]
+    if isinstance(sample, bytes):
+        given = np.frombuffer(sample, dtype=np.uint8)[None]  # (1, bytes)
+    else:
+        given = np.array([[part.encode() for part in sample]], dtype=object)  # (1, parts)
+    outputs = client.infer(plan.pipeline_name, {plan.source.name: given}, ["labels", "scores"])
     labels = [bytes(label).decode() for label in outputs["labels"][0]]
     return labels, outputs["scores"][0].astype(np.float32)
 

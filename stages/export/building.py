@@ -7,20 +7,31 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
-from pipeline.artifacts import Variant
+from pipeline.artifacts import DataSpec, Variant
 from pipeline.backend import Backend, named
 from pipeline.context import Context
 from pipeline.errors import BackendUnavailable, StageFailed
 from pipeline.graph_forms import operators_beside
-from stages.export.backends import BatchProfile, ExportBackend, Precision, Session
+from stages.export.backends import (
+    BatchProfile,
+    ExportBackend,
+    LengthProfile,
+    Precision,
+    Session,
+)
 from stages.export.config import ExportConfig
 from stages.export.forge import Forge
 from stages.export.graph import size_bytes
 
 
-def profile_of(config: ExportConfig) -> BatchProfile:
-    """Return the batch sizes engines are built for."""
-    return BatchProfile(min=config.batch.min, opt=config.batch.opt, max=config.batch.max)
+def profile_of(config: ExportConfig, spec: DataSpec) -> BatchProfile:
+    """Return the batch sizes, and the lengths of texts, that engines are built for."""
+    length = None
+    if (tokens := spec.tokens) is not None:
+        usual = max(1, tokens.length // 2)
+        length = LengthProfile(min=1, opt=usual, max=tokens.length, padding=tokens.padding)
+    batch = config.batch
+    return BatchProfile(min=batch.min, opt=batch.opt, max=batch.max, length=length)
 
 
 def implementation(backend: Backend) -> ExportBackend:
@@ -56,7 +67,12 @@ def _build(
     graph = forge.graph(precision, maker.INT8_FORM, operators=maker.LOADS_OPERATORS)
     ctx.events.info(f"building {name}")
     built = maker.build(
-        graph, precision, profile_of(config), folder, ctx, timeout_s=config.build_timeout_s
+        graph,
+        precision,
+        profile_of(config, forge.spec),
+        folder,
+        ctx,
+        timeout_s=config.build_timeout_s,
     )
     return Variant(
         name=name,

@@ -129,7 +129,7 @@ def measure_all(
     runnable = [variant for variant in variants if variant.runs_here]
     if not runnable:
         return {}
-    config, profile = forge.config, profile_of(forge.config)
+    config, profile = forge.config, profile_of(forge.config, forge.spec)
     with sessions(runnable, backends, config, ctx) as opened:
         predictions = predict(opened, forge.spec, profile, ctx)
         latency = measure_latency(opened, forge.images, profile, config.latency, ctx)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from pipeline.errors import StageFailed
 
-Images = NDArray[np.uint8]
+Images = NDArray[np.uint8 | np.int32]
+"""What the model takes: images (N, H, W, C), or the tokens of texts (N, L)."""
 Logits = NDArray[np.float32]
 Answer = Callable[[Images], Logits]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.artifacts import DataSpec
 from pipeline.context import Context
 from pipeline.errors import DataError
-from stages.augment.loader import open_loader
+from stages.augment.loader import join_batches, open_loader
 from stages.export.parity import Images
 
 
@@ -47,7 +47,7 @@ def calibration_images(spec: DataSpec, count: int, batch: int, ctx: Context) -> 
             f"export: the calibration split of '{spec.name}' is empty; INT8 ranges and parity "
             "need images. Give augment a calibration split."
         )
-    return np.concatenate(parts)[:count]
+    return join_batches(parts, spec)[:count]
 
 
 def at_least(images: Images, count: int) -> Images:

@@ -1,4 +1,4 @@
-"""To ONNX: a torch module becomes a graph with a free batch axis."""
+"""To ONNX: a torch module becomes a graph with a free batch axis; texts are of any length, too."""
 
 from __future__ import annotations
 
@@ -18,9 +18,13 @@ from stages.export.graph import save
 
 TRACE_BATCH = 2
 """A trace at batch 1 freezes the batch axis (pytorch issue 149065)."""
+_TRACE_LENGTH = 8
 
 _OPERATOR = re.compile(r"OpOverload\(op='([\w.]+)'")
-_ONNX_TYPES: dict[int, str] = {TensorProto.UINT8: "uint8", TensorProto.FLOAT: "float32"}
+_ONNX_TYPES: dict[int, str] = {
+    TensorProto.UINT8: "uint8", TensorProto.INT32: "int32", TensorProto.FLOAT: "float32",
+}  # fmt: skip
+_FREE_AXES = ("batch", "length")
 
 
 def to_onnx(
@@ -32,7 +36,11 @@ def to_onnx(
         StageFailed: an operator has no ONNX form (it is named), or the graph is not what was asked
         for.
     """
-    example = torch.zeros((TRACE_BATCH, *taken.shape[1:]), dtype=torch.uint8)
+    shape = [_TRACE_LENGTH if size == -1 else size for size in taken.shape[1:]]
+    example = torch.zeros((TRACE_BATCH, *shape), dtype=getattr(torch, taken.dtype))
+    # How long a text may be is for the module to know: the second axis takes whatever it takes.
+    axes = [torch.export.Dim(_FREE_AXES[0]), torch.export.Dim.DYNAMIC]
+    free = {axis: axes[axis] for axis, size in enumerate(taken.shape) if size == -1}
     try:
         with quiet(), torch.no_grad():
             program = torch.onnx.export(
@@ -40,7 +48,7 @@ def to_onnx(
                 (example,),
                 dynamo=True,
                 # A tuple goes by position; a dict would need the name of forward()'s parameter.
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                dynamic_shapes=(free,),
                 input_names=[taken.name],
                 output_names=[given.name],
                 opset_version=opset,
@@ -73,9 +81,9 @@ def check_interface(model: ModelProto, taken: TensorSpec, given: TensorSpec) -> 
     if found != wanted:
         raise StageFailed(
             f"export: the graph takes {_names(found[0])} and gives {_names(found[1])}; it must "
-            f"take {_names(wanted[0])} and give {_names(wanted[1])} (-1 is the free batch axis). "
-            "Let forward() take one uint8 batch, return one tensor of logits, and use no fixed "
-            "batch size."
+            f"take {_names(wanted[0])} and give {_names(wanted[1])} (-1 is a free axis). "
+            f"Let forward() take one {taken.dtype} batch, return one tensor of logits, and use no "
+            "fixed size for what is free."
         )
 
 

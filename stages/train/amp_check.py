@@ -9,7 +9,7 @@ import torch
 
 from pipeline.device import Device
 from pipeline.errors import StageFailed
-from stages.train.models.classifier import ImageClassifier
+from stages.train.models.classifier import Classifier
 from stages.train.precision import Precision
 from stages.train.reproducible import random_state_kept
 
@@ -35,7 +35,7 @@ class AmpCheck:
 
 
 def check_amp(
-    module: ImageClassifier, images: torch.Tensor, precision: Precision, device: Device
+    module: Classifier, images: torch.Tensor, precision: Precision, device: Device
 ) -> AmpCheck:
     """Compare one forward pass in training mode; the module and all random states stay as they are.
 
@@ -62,7 +62,7 @@ def check_amp(
 
 @torch.no_grad()
 def _forward(
-    module: ImageClassifier, images: torch.Tensor, precision: Precision | None, device: Device
+    module: Classifier, images: torch.Tensor, precision: Precision | None, device: Device
 ) -> torch.Tensor:
     with random_state_kept():  # so that dropout draws the same in both passes
         double = copy.deepcopy(module).train()  # batch norm counts what it sees

@@ -25,7 +25,7 @@ from pipeline.report.blocks import Table
 from stages.augment.loader import Batch, open_loader
 from stages.train.config import TrainConfig
 from stages.train.learner import Learner, build_learner
-from stages.train.models.classifier import ImageClassifier
+from stages.train.models.classifier import Classifier
 from stages.train.precision import Precision
 from stages.train.reproducible import random_state_kept
 
@@ -59,7 +59,7 @@ class BatchSearch:
 
 
 def batch_size_of(
-    module: ImageClassifier,
+    module: Classifier,
     config: TrainConfig,
     spec: DataSpec,
     precision: Precision,
@@ -110,7 +110,7 @@ def choose(images_per_s: dict[int, float]) -> int:
 
 
 def _search(
-    module: ImageClassifier, config: TrainConfig, spec: DataSpec, precision: Precision, ctx: Context
+    module: Classifier, config: TrainConfig, spec: DataSpec, precision: Precision, ctx: Context
 ) -> BatchSearch:
     with closing(open_loader(spec, "eval", batch_size=32, device=ctx.device)) as loader:
         sample = next(iter(loader))

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.artifacts import TrainedModel
+from pipeline.artifacts import DataSpec, TrainedModel
 from pipeline.report.blocks import (
     Block,
     Cell,
@@ -23,6 +23,7 @@ from pipeline.report.blocks import (
     Series,
     Table,
 )
+from stages.augment.loader import read_texts
 from stages.train.amp_check import AmpCheck
 from stages.train.batch_search import load_batch_search
 from stages.train.efficiency import Efficiency
@@ -61,7 +62,7 @@ def write_chapter(loop: Loop, outcome: Outcome) -> None:
     conversion = load_conversion(loop.ctx.dir)
     blocks += [conversion.table()] if conversion else []
     blocks += [*_operators(loop), *loop.told]
-    blocks += [_confusion(trained, outcome.reference), *_gallery(loop, outcome)]
+    blocks += [_confusion(trained, outcome.reference), *_mistakes(loop, outcome)]
     section = Section(
         title="Training",
         summary=f"{loop.config.model} reaches {trained.metrics['top1']:.2%} top-1 in "
@@ -84,7 +85,7 @@ def _facts(loop: Loop, outcome: Outcome) -> Facts:
         ("Epochs, steps", f"{loop.position.epoch}, {loop.learner.num_steps:,}"),
         ("Precision", f"{loop.learner.precision.name} ({loop.learner.precision.reason})"),
         ("Training time", f"{metrics['train_s']:.1f} s"),
-        ("Speed", f"{metrics['images_per_s']:,.0f} img/s"),
+        ("Speed", f"{metrics['images_per_s']:,.0f} {loop.ctx.get(DataSpec).noun}s/s"),
         ("Input stall", f"{metrics['input_stall']:.1%} of training time"),
         (
             "Waited for input",
@@ -196,11 +197,35 @@ def confusion(answers: torch.Tensor, targets: torch.Tensor, classes: int) -> NDA
     return pairs.view(classes, classes).numpy().astype(np.int64)
 
 
-def _gallery(loop: Loop, outcome: Outcome) -> list[Block]:
-    reference, classes = outcome.reference, outcome.trained.classes
+def _mistakes(loop: Loop, outcome: Outcome) -> list[Block]:
+    """Show the samples that were answered wrongly with most confidence."""
+    reference = outcome.reference
     confidence, answers = reference.logits.softmax(1).max(1)
     wrong = (answers != reference.targets).nonzero().flatten()
+    if not len(wrong):
+        return [Note(text="No sample of the eval split is answered wrongly.", level="good")]
     worst = wrong[confidence[wrong].argsort(descending=True)][:_PICTURES]
+    caption = f"The {len(worst)} of {len(wrong)} mistakes that the model was surest of."
+    spec = loop.ctx.get(DataSpec)
+    if spec.tokens is None:
+        return _gallery(loop, outcome, worst, caption)
+    texts, classes = read_texts(spec, "eval"), outcome.trained.classes
+    rows = tuple(
+        (
+            " | ".join(texts[int(reference.index[row])]),
+            classes[int(reference.targets[row])],
+            classes[int(answers[row])],
+            f"{float(confidence[row]):.0%}",
+        )
+        for row in worst.tolist()
+    )
+    columns = ("text", "is", "taken for", "confidence")
+    return [Table(title="Surest mistakes", columns=columns, rows=rows, caption=caption)]
+
+
+def _gallery(loop: Loop, outcome: Outcome, worst: torch.Tensor, caption: str) -> list[Block]:
+    reference, classes = outcome.reference, outcome.trained.classes
+    confidence, answers = reference.logits.softmax(1).max(1)
     images = _images_at({int(reference.index[row]) for row in worst}, loop)
     folder = loop.ctx.dir / "mistakes"
     pictures = []
@@ -211,11 +236,8 @@ def _gallery(loop: Loop, outcome: Outcome) -> list[Block]:
         folder.mkdir(exist_ok=True)
         _draw(images[index]).save(folder / f"{index}.png")
         said, true = classes[int(answers[row])], classes[int(reference.targets[row])]
-        caption = f"is {true}, taken for {said} ({float(confidence[row]):.0%})"
-        pictures.append(Picture(path=f"mistakes/{index}.png", caption=caption))
-    if not pictures:
-        return [Note(text="No sample of the eval split is answered wrongly.", level="good")]
-    caption = f"The {len(pictures)} of {len(wrong)} mistakes that the model was surest of."
+        told = f"is {true}, taken for {said} ({float(confidence[row]):.0%})"
+        pictures.append(Picture(path=f"mistakes/{index}.png", caption=told))
     return [Gallery(title="Surest mistakes", pictures=tuple(pictures), caption=caption)]
 
 

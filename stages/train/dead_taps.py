@@ -15,12 +15,12 @@ import torch
 from torch import nn
 
 from pipeline.device import Device
-from stages.train.models.classifier import ImageClassifier
+from stages.train.models.classifier import Classifier
 from stages.train.precision import Precision
 
 
 def keep_dead_taps_in_fp32(
-    module: ImageClassifier, images: torch.Tensor, precision: Precision, device: Device
+    module: Classifier, images: torch.Tensor, precision: Precision, device: Device
 ) -> list[str]:
     """Let convolutions with dead taps compute in fp32; return their names.
 

@@ -38,8 +38,7 @@ def plan_devices(
     random = config.model_copy(update={"pretrained": False})
     module, _ = build_network(random, spec, replace(ctx, events=EventLog()))
     place_network(module, config, ctx.device)
-    shape = (spec.batch_size, spec.height, spec.width, spec.channels)
-    images = torch.randint(0, 256, shape, dtype=torch.uint8, device=str(ctx.device))
+    images = _random_batch(spec).to(str(ctx.device))
     return forecast(
         config.parallel,
         split(module, images[:_TRACED]),
@@ -49,3 +48,12 @@ def plan_devices(
         weights=parameter_bytes(config),
         autocast=lambda: precision.autocast(ctx.device),
     )
+
+
+def _random_batch(spec: DataSpec) -> torch.Tensor:
+    """Return a mini-batch of noise, texts as long as they may be."""
+    if spec.tokens is not None:
+        shape = (spec.batch_size, spec.tokens.length)
+        return torch.randint(0, spec.tokens.vocabulary, shape, dtype=torch.int32)
+    shape_of_images = (spec.batch_size, spec.height, spec.width, spec.channels)
+    return torch.randint(0, 256, shape_of_images, dtype=torch.uint8)

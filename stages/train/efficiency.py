@@ -14,7 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.device import Device
-from stages.train.models.classifier import ImageClassifier
+from stages.train.models.classifier import Classifier
 from stages.train.precision import DTYPES, Precision
 
 _SIDE_CPU, _SIDE_CUDA = 1024, 8192
@@ -44,7 +44,7 @@ class Efficiency:
         )
 
 
-def flops_per_image(module: ImageClassifier, image_shape: tuple[int, int, int]) -> float | None:
+def flops_per_image(module: Classifier, image_shape: tuple[int, int, int]) -> float | None:
     """Count the operations of a forward and backward pass, without computing it.
 
     Args:

@@ -9,7 +9,7 @@ from pipeline.artifacts import DataSpec, TrainedModel
 from pipeline.events import EventLog
 from stages.train.config import TrainConfig
 from stages.train.freeze import Freezing, plan_freezing
-from stages.train.models.classifier import ImageClassifier
+from stages.train.models.classifier import Classifier
 from stages.train.models.pretrained import load_pretrained
 from stages.train.models.timm_weights import (
     Figures,
@@ -55,9 +55,9 @@ def choose_normalization(
     Weights know images only as they were normalized when they were trained.
     """
     of_data = spec.mean, spec.std
-    if file is None or config.normalization == "data":
+    if file is None or config.normalization == "data" or spec.kind == "text":
         return of_data
-    if file.note is not None:
+    if file.note is not None and file.note.mean:
         chosen = fitted(file.note.mean, spec.channels), fitted(file.note.std, spec.channels)
     else:
         chosen = timm_mean_std(config.model, spec.channels) or of_data
@@ -70,9 +70,7 @@ def choose_normalization(
     return chosen
 
 
-def start_from(
-    module: ImageClassifier, file: WeightsFile, spec: DataSpec, events: EventLog
-) -> None:
+def start_from(module: Classifier, file: WeightsFile, spec: DataSpec, events: EventLog) -> None:
     """Lay the weights over the network, and say what became of each part.
 
     Raises:
@@ -94,9 +92,7 @@ def start_from(
         events.info(f"pretrained tensors without a place in the network: {_listed(fit.unused)}")
 
 
-def freeze_as_asked(
-    module: ImageClassifier, config: TrainConfig, events: EventLog
-) -> Freezing | None:
+def freeze_as_asked(module: Classifier, config: TrainConfig, events: EventLog) -> Freezing | None:
     """Find what is to be frozen, and say how much of the network that is.
 
     Raises:
@@ -120,10 +116,10 @@ def note_of(trained: TrainedModel) -> Note:
     return Note.model_validate(
         {
             "model": arguments["name"],
-            "small_input": arguments["small_input"],
+            "small_input": arguments.get("small_input", False),
             "classes": trained.classes,
-            "mean": arguments["mean"],
-            "std": arguments["std"],
+            "mean": arguments.get("mean", ()),
+            "std": arguments.get("std", ()),
         }
     )
 

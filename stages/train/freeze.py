@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from pipeline.errors import ConfigError, nearest
 from stages.train.finetune_config import Freeze, FreezeUntil
-from stages.train.models.classifier import ImageClassifier
+from stages.train.models.classifier import Classifier
 from stages.train.models.head import head_layers, is_in
 
 
@@ -25,7 +25,7 @@ from stages.train.models.head import head_layers, is_in
 class Freezing:
     """The parameters of a network that do not learn, and for how long."""
 
-    module: ImageClassifier
+    module: Classifier
     names: frozenset[str]
     """Of the body's parameters."""
     epochs: int | None
@@ -49,7 +49,7 @@ class Freezing:
         return bool(frozen)
 
 
-def plan_freezing(module: ImageClassifier, freeze: Freeze, epochs: int | None) -> Freezing | None:
+def plan_freezing(module: Classifier, freeze: Freeze, epochs: int | None) -> Freezing | None:
     """Find what the configuration names; None if nothing is to be frozen.
 
     Raises:

@@ -18,7 +18,7 @@ import torch
 from pipeline.interrupt import StopFlag
 from stages.augment.loader import Batch, Loader
 from stages.train.gradients import Forward, Gradients
-from stages.train.models.classifier import ImageClassifier
+from stages.train.models.classifier import Classifier
 from stages.train.reproducible import RandomState, capture_random_state
 
 Tensors = dict[str, torch.Tensor]
@@ -67,7 +67,7 @@ class Layout(Protocol):
         ...
 
     def spread(
-        self, module: ImageClassifier, average: torch.nn.Module | None, *, overlap: bool
+        self, module: Classifier, average: torch.nn.Module | None, *, overlap: bool
     ) -> Forward:
         """Put a network on all ranks; return its forward pass (collective).
 
@@ -78,7 +78,7 @@ class Layout(Protocol):
         """
         ...
 
-    def joined(self, gradients: Gradients, module: ImageClassifier, *, overlap: bool) -> Gradients:
+    def joined(self, gradients: Gradients, module: Classifier, *, overlap: bool) -> Gradients:
         """Return what computes gradients and losses that are means over all ranks (collective).
 
         Args:
@@ -158,12 +158,12 @@ class Alone:
     is_sharded = is_staged = False
 
     def spread(
-        self, module: ImageClassifier, average: torch.nn.Module | None, *, overlap: bool
+        self, module: Classifier, average: torch.nn.Module | None, *, overlap: bool
     ) -> Forward:
         """Return the network itself."""
         return module
 
-    def joined(self, gradients: Gradients, module: ImageClassifier, *, overlap: bool) -> Gradients:
+    def joined(self, gradients: Gradients, module: Classifier, *, overlap: bool) -> Gradients:
         """Return the gradients as they are."""
         return gradients
 

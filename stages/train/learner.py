@@ -20,7 +20,7 @@ from stages.train.fused import quick_update
 from stages.train.gradients import Gradients
 from stages.train.guard import Guard, mark_if_bad
 from stages.train.layout import ALONE, Layout
-from stages.train.models.classifier import ImageClassifier
+from stages.train.models.classifier import Classifier
 from stages.train.one_device import halving_gradients
 from stages.train.optim import build_optimizer, skips_by_itself
 from stages.train.out_of_memory import Halving
@@ -37,7 +37,7 @@ SMALLEST_SCALE = 2.0**-10
 class Learner:
     """What learns. `step` neither prints, waits for the device, nor reads a number from it."""
 
-    module: ImageClassifier
+    module: Classifier
     gradients: Gradients
     """Computes the gradient of a batch; the weights it is of are the module's."""
     optimizer: torch.optim.Optimizer
@@ -152,7 +152,7 @@ class Learner:
 
 
 def build_learner(
-    module: ImageClassifier,
+    module: Classifier,
     config: TrainConfig,
     precision: Precision,
     device: Device,
@@ -215,7 +215,7 @@ def build_learner(
     )
 
 
-def place_network(module: ImageClassifier, config: TrainConfig, device: Device) -> None:
+def place_network(module: Classifier, config: TrainConfig, device: Device) -> None:
     """Put a network on its device, in the memory layout that suits it, ready to train."""
     has_conv = any(isinstance(layer, torch.nn.Conv2d) for layer in module.modules())
     module.channels_last = has_conv if config.channels_last == "auto" else config.channels_last

@@ -16,29 +16,27 @@ from stages.train.fff.convert import convert
 from stages.train.fff.layer import fast_layers
 from stages.train.fff.samples import open_samples
 from stages.train.finetune import choose_normalization, find_weights, start_from
-from stages.train.models.classifier import ImageClassifier
-from stages.train.models.factory import FACTORY, build_model
+from stages.train.models.classifier import Classifier
+from stages.train.models.reference import build, reference, without_fff
 from stages.train.models.stem import SMALL_IMAGE_PX, has_large_stem, shrink_stem
 from stages.train.models.weights_file import WeightsFile
 from stages.train.models.whitening import fit_to_images, has_whitening
-from stages.train.quick_convolutions import quicken
-
-_FROM_DATA = ("name", "classes", "height", "width", "channels", "mean", "std", "small_input", "fff")
+from stages.train.quicken import quicken
 
 
 def build_network(
     config: TrainConfig, spec: DataSpec, ctx: Context
-) -> tuple[ImageClassifier, ModuleRef]:
+) -> tuple[Classifier, ModuleRef]:
     """Build the network with random or loaded weights, and say how to build it again.
 
     Raises:
         ConfigError: there is no such model, or it does not fit the data.
     """
     events = ctx.events
-    weights = find_weights(config, events)
+    weights = find_weights(config, ctx.events)
     mean, std = choose_normalization(config, spec, weights, events)
-    ref = _reference(config, replace(spec, mean=mean, std=std))
-    module = build_model(**ref.arguments)  # type: ignore[arg-type]
+    ref = reference(config, replace(spec, mean=mean, std=std))
+    module = build(ref)
     if config.small_input == "auto" and _wants_small_stem(spec, module, weights):
         shrink_stem(module.body)
         ref = replace(ref, arguments={**ref.arguments, "small_input": True})
@@ -64,7 +62,7 @@ def build_network(
 
 
 def _convert_from(
-    module: ImageClassifier,
+    module: Classifier,
     ref: ModuleRef,
     weights: WeightsFile,
     fff: FffConfig,
@@ -73,7 +71,7 @@ def _convert_from(
 ) -> None:
     """Lay the weights over the dense network, and teach the fast layers what its own do."""
     assert fff.convert
-    trained = build_model(**{k: v for k, v in ref.arguments.items() if k != "fff"})  # type: ignore[arg-type]
+    trained = build(without_fff(ref))
     start_from(trained, weights, spec, ctx.events)
     with open_samples(spec, fff.convert) as samples:
         conversion = convert(trained, module, fff, fff.convert, samples, ctx)
@@ -82,7 +80,7 @@ def _convert_from(
         ctx.events.info(f"fff.convert: {line}")
 
 
-def _compute_whitening(module: ImageClassifier, spec: DataSpec, events: EventLog) -> None:
+def _compute_whitening(module: Classifier, spec: DataSpec, events: EventLog) -> None:
     """Show layers that are computed from images their first batch of the train split."""
     if not has_whitening(module):
         return
@@ -92,31 +90,7 @@ def _compute_whitening(module: ImageClassifier, spec: DataSpec, events: EventLog
     events.info(f"computed from {len(images)} training images: {', '.join(names)}")
 
 
-def _reference(config: TrainConfig, spec: DataSpec) -> ModuleRef:
-    for key in config.model_options:
-        if key in _FROM_DATA:
-            raise ConfigError(
-                f"stages.train.model_options.{key}: comes from the data set, it cannot be set. "
-                "Remove it."
-            )
-    return ModuleRef(
-        factory=FACTORY,
-        arguments={
-            "name": config.model,
-            "classes": len(spec.classes),
-            "height": spec.height,
-            "width": spec.width,
-            "channels": spec.channels,
-            "mean": spec.mean,
-            "std": spec.std,
-            "small_input": config.small_input is True,
-            **({"fff": config.fff.model_dump()} if config.fff else {}),
-            **config.model_options,
-        },
-    )
-
-
-def _wants_small_stem(spec: DataSpec, module: ImageClassifier, weights: WeightsFile | None) -> bool:
+def _wants_small_stem(spec: DataSpec, module: Classifier, weights: WeightsFile | None) -> bool:
     if not has_large_stem(module.body):
         return False
     if weights is not None:

@@ -25,7 +25,7 @@ from stages.augment.loader import Batch, Loader
 from stages.train.config import TrainConfig
 from stages.train.freeze import plan_freezing
 from stages.train.learner import Learner, build_learner
-from stages.train.models.classifier import ImageClassifier
+from stages.train.models.classifier import Classifier
 from stages.train.precision import Precision
 from stages.train.reproducible import random_state_kept
 from stages.train.schedule import Schedule
@@ -74,7 +74,7 @@ class Sweep(Scheduler):
 
 
 def search_rate(
-    module: ImageClassifier,
+    module: Classifier,
     config: TrainConfig,
     precision: Precision,
     loader: Loader,
@@ -129,7 +129,7 @@ def steepest(rates: list[float], losses: list[float]) -> float:
 
 
 def _learner(
-    module: ImageClassifier, config: TrainConfig, precision: Precision, ctx: Context
+    module: Classifier, config: TrainConfig, precision: Precision, ctx: Context
 ) -> Learner:
     double = copy.deepcopy(module)
     plain = config.model_copy(

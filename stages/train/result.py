@@ -83,6 +83,8 @@ def measure_efficiency(loop: Loop) -> Efficiency | None:
     if loop.config.parallel.is_pipelined:
         return None  # a device computes a part of the network
     learner, position, spec = loop.learner, loop.position, loop.ctx.get(DataSpec)
+    if spec.tokens is not None:
+        return None  # a text takes as much as it is long
     flops = flops_per_image(learner.module, (spec.height, spec.width, spec.channels))
     if flops is None:
         return None

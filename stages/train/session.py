@@ -33,7 +33,7 @@ from stages.train.finetune import freeze_as_asked
 from stages.train.layout import Layout
 from stages.train.learner import build_learner, place_network
 from stages.train.loop import Loop
-from stages.train.models.classifier import ImageClassifier
+from stages.train.models.classifier import Classifier
 from stages.train.network import build_network
 from stages.train.precision import Precision, resolve_precision
 from stages.train.profile import FOLDER, Profiler
@@ -110,7 +110,7 @@ def _train_in(
     layout: Layout,
     config: TrainConfig,
     ctx: Context,
-    module: ImageClassifier,
+    module: Classifier,
     precision: Precision,
     draft: TrainedModel,
     checkpoints: CheckpointFolder,
@@ -156,7 +156,7 @@ def _train_in(
 
 
 def with_found_rate(
-    module: ImageClassifier,
+    module: Classifier,
     config: TrainConfig,
     precision: Precision,
     ctx: Context,
@@ -178,7 +178,7 @@ def with_found_rate(
 
 @contextmanager
 def pipelined(
-    module: ImageClassifier,
+    module: Classifier,
     config: TrainConfig,
     precision: Precision,
     ctx: Context,
@@ -233,7 +233,7 @@ def fit_on_board(loop: Loop) -> None:
             loop.fit()
 
 
-def rehearse(module: ImageClassifier, draft: TrainedModel, ctx: Context) -> None:
+def rehearse(module: Classifier, draft: TrainedModel, ctx: Context) -> None:
     """Send the untrained network through every later stage; what fails there fails now."""
     folder = ctx.dir / "rehearsal"
     folder.mkdir(exist_ok=True)
@@ -251,7 +251,7 @@ def rehearse(module: ImageClassifier, draft: TrainedModel, ctx: Context) -> None
 
 
 def sanity_check(
-    module: ImageClassifier, images: torch.Tensor, precision: Precision, ctx: Context
+    module: Classifier, images: torch.Tensor, precision: Precision, ctx: Context
 ) -> AmpCheck | None:
     """Compare the chosen precision with fp32 on one batch, and say so."""
     if precision.name == "fp32":

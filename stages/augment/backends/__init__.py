@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.artifacts import Kind
 from pipeline.backend import Backend, is_installed, select
 from pipeline.device import Device
 
@@ -58,13 +59,22 @@ AUDIO_BACKENDS: tuple[Backend, ...] = (
         extra="audio",
     ),
 )
-BACKENDS = (*IMAGE_BACKENDS, AUDIO_BACKENDS[-1])
+TEXT_BACKENDS: tuple[Backend, ...] = (
+    Backend(
+        name="tokens",
+        module="stages.augment.backends.tokens",
+        summary="texts: tokenizers splits them once, batches are as long as their longest",
+        needs=("tokenizers",),
+        extra="text",
+    ),
+)
+BACKENDS = (*IMAGE_BACKENDS, AUDIO_BACKENDS[-1], *TEXT_BACKENDS)
 """Every name that ``backend:`` may have."""
 
 
-def backends_for(*, audio: bool) -> tuple[Backend, ...]:
-    """Return what can read clips of sound, or images."""
-    return AUDIO_BACKENDS if audio else IMAGE_BACKENDS
+def backends_for(kind: Kind) -> tuple[Backend, ...]:
+    """Return what can read samples of that kind."""
+    return {"image": IMAGE_BACKENDS, "audio": AUDIO_BACKENDS, "text": TEXT_BACKENDS}[kind]
 
 
 _TINY_PIXELS = 64

@@ -1,10 +1,11 @@
 """Source: where labelled images come from, before they are split and written down in manifests.
 
-Four sources, three ways of storage ("readers"):
+Five sources, four ways of storage ("readers"):
 
     digits, folder  ->  folder       encoded files (also keywords, audio_folder)
     idx             ->  array        one .npy of uint8
     webdataset      ->  webdataset   encoded members of tar shards
+    text, packages  ->  text         JSON Lines of texts
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class Finding:
     """Of a clip, in Hz; `mode` is then mono, stereo, ..."""
     seconds: float = 0.0
     """Of a clip: how long it lasts."""
+    words: int = 0
+    """Of a text, between spaces."""
 
 
 class Source(Protocol):
@@ -60,11 +63,11 @@ class Source(Protocol):
 
     @property
     def noun(self) -> str:
-        """What a person calls one sample: image, clip."""
+        """What a person calls one sample: image, clip, text."""
         ...
 
     @property
-    def reader(self) -> Literal["folder", "array", "webdataset"]:
+    def reader(self) -> Literal["folder", "array", "webdataset", "text"]:
         """How samples are stored, which is what a loader has to know."""
         ...
 

@@ -1,9 +1,9 @@
-"""The tensor model: uint8 images in, logits out, by ONNX Runtime on the CPU.
+"""The tensor model: uint8 images or int32 tokens in, logits out, by ONNX Runtime on the CPU.
 
 Copied into the repository as ``<model>/1/model.py``; ``model.onnx`` stands beside it, and
 ``operators.so`` where the graph has operators of our own.
 
-Shapes: N images, H height, W width, C channels, K classes.
+Shapes: N samples, H height, W width, C channels, L tokens, K classes.
 """
 
 # ruff: noqa: E402  the server's interpreter sees no package until its path is set
@@ -26,6 +26,7 @@ if int(np.__version__.split(".")[0]) >= 2:
 
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
+from numpy.typing import NDArray
 
 
 class TritonPythonModel:
@@ -44,6 +45,7 @@ class TritonPythonModel:
         self.session = ort.InferenceSession(
             str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
         )
+        self.padding = config["parameters"].get("padding", {}).get("string_value")
         self.input = config["input"][0]["name"]
         self.output = config["output"][0]["name"]
 
@@ -54,8 +56,8 @@ class TritonPythonModel:
         batches = [
             pb_utils.get_input_tensor_by_name(request, self.input).as_numpy()
             for request in requests
-        ]  # each (N, H, W, C) uint8
-        images = batches[0] if len(batches) == 1 else np.concatenate(batches)
+        ]  # each (N, H, W, C) uint8, or (N, L) int32
+        images = batches[0] if len(batches) == 1 else np.concatenate(self.alike(batches))
         try:
             (logits,) = self.session.run([self.output], {self.input: images})  # (sum N, K)
         except Exception as error:  # the client gets one line, the log gets the rest
@@ -66,6 +68,18 @@ class TritonPythonModel:
         return [
             pb_utils.InferenceResponse([pb_utils.Tensor(self.output, part)])
             for part in np.split(logits, ends[:-1])
+        ]
+
+    def alike(self, batches: Sequence[NDArray[np.generic]]) -> Sequence[NDArray[np.generic]]:
+        """Fill texts of several requests up to the longest; images are of one size as they are."""
+        if self.padding is None:
+            return batches
+        longest = max(batch.shape[1] for batch in batches)
+        return [
+            np.pad(
+                batch, ((0, 0), (0, longest - batch.shape[1])), constant_values=int(self.padding)
+            )
+            for batch in batches
         ]
 
     def finalize(self) -> None:

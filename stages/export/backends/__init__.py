@@ -6,12 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pipeline.backend import Backend
 from pipeline.context import Context
 from pipeline.device import Device
+from stages.export.parity import Images, Logits
 
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -50,12 +48,25 @@ BACKENDS: tuple[Backend, ...] = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LengthProfile:
+    """The lengths of texts an engine is built for."""
+
+    min: int
+    opt: int
+    max: int
+    padding: int
+    """The token that shorter texts are filled up with."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class BatchProfile:
     """The batch sizes an engine is built for."""
 
     min: int = 1
     opt: int = 8
     max: int = 64
+    length: LengthProfile | None = None
+    """None for images, which are all of one size."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,8 +85,8 @@ class Built:
 class Session(Protocol):
     """A loaded artifact that answers."""
 
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return logits (N, classes) for uint8 images (N, H, W, C)."""
+    def __call__(self, images: Images) -> Logits:
+        """Return logits (N, classes) for images (N, H, W, C), or for texts as tokens (N, L)."""
         ...
 
     def close(self) -> None:

@@ -6,10 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import onnx
 import onnxruntime
-from numpy.typing import NDArray
 
 from pipeline.context import Context
 from pipeline.device import Device
@@ -18,6 +16,7 @@ from pipeline.graph_forms import operators_beside
 from stages.export.backends import BatchProfile, Built, Precision
 from stages.export.failure import ORT_ERRORS, first_line
 from stages.export.graph import count_products
+from stages.export.parity import Images, Logits
 
 INT8_FORM: Literal["u8s8", "s8s8"] = "u8s8"
 LOADS_OPERATORS = True
@@ -37,10 +36,10 @@ class OrtSession:
         self._session: onnxruntime.InferenceSession | None = session
         self._input = session.get_inputs()[0].name
 
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return logits (N, classes) for uint8 images (N, H, W, C)."""
+    def __call__(self, images: Images) -> Logits:
+        """Return logits (N, classes) for images (N, H, W, C), or for texts as tokens (N, L)."""
         assert self._session is not None, "the session was closed"
-        logits: NDArray[np.float32] = self._session.run(None, {self._input: images})[0]
+        logits: Logits = self._session.run(None, {self._input: images})[0]
         return logits
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -145,19 +145,30 @@ def _add_profile(
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
         batch, *rest = tuple(tensor.shape)
-        if batch != -1 or -1 in rest:
+        if batch != -1 or rest.count(-1) != (profile.length is not None):
             raise RefusedError(
                 f"input {tensor.name!r} has shape {[batch, *rest]}; the first axis, the batch, "
-                "must be dynamic (-1), and no other. Export the graph with a dynamic batch axis."
+                "must be dynamic (-1), and no other but the length of texts. Export the graph with "
+                "a dynamic batch axis."
             )
+        length = profile.length
+        least, usual, most = (length.min, length.opt, length.max) if length else (-1, -1, -1)
         shapes.set_shape(
-            tensor.name, (profile.min, *rest), (profile.opt, *rest), (profile.max, *rest)
+            tensor.name,
+            (profile.min, *_sized(rest, least)),
+            (profile.opt, *_sized(rest, usual)),
+            (profile.max, *_sized(rest, most)),
         )
     if config.add_optimization_profile(shapes) < 0:
         raise RefusedError(
             f"the batch profile {profile.min}/{profile.opt}/{profile.max} was refused. "
             "Allowed: 1 <= min <= opt <= max."
         )
+
+
+def _sized(rest: Sequence[int], length: int) -> tuple[int, ...]:
+    """Put a length in the place of an axis that is free."""
+    return tuple(length if size == -1 else size for size in rest)
 
 
 def _describe(tensor: api.Tensor) -> Tensor:

@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.augment.loader import fill_up
 from stages.export.engine.api import Execution
 from stages.export.engine.cuda import Cuda
 from stages.export.engine.slot import Binding, RunFailed, Slot, execute
+from stages.export.parity import Images
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,12 +60,13 @@ class EngineRunner:
         with cuda.active():
             self._slots = [Slot(cuda, new_execution(), binding) for _ in range(slots)]
 
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return logits (N, classes) for uint8 images (N, H, W, C).
+    def __call__(self, images: Images) -> NDArray[np.float32]:
+        """Return logits (N, classes) for uint8 images (N, H, W, C), or int32 tokens (N, L).
 
         Raises:
             RunFailed: the images are not of the engine's form, or the run failed.
         """
+        images = self._as_long_as_any(images)
         self._check(images.shape, str(images.dtype))
         logits = np.empty((len(images), *self.binding.output_shape), np.float32)
         with self._lock, self._open():
@@ -82,7 +85,7 @@ class EngineRunner:
         return logits
 
     def on_device(self, images: Tensor) -> Tensor:
-        """Return logits for a uint8 tensor on this device, without a copy.
+        """Return logits for a tensor of images on this device, without a copy.
 
         The work is queued on torch's current stream, like any torch operation: no waiting is needed
         before, and the usual waiting after.
@@ -142,12 +145,20 @@ class EngineRunner:
         with self.cuda.active():
             yield self._new_execution
 
+    def _as_long_as_any(self, tokens: Images) -> Images:
+        """Fill texts up to the longest length, for which all buffers are made."""
+        length = self.binding.profile.length
+        if length is None or tokens.ndim != 2 or tokens.shape[1] >= length.max:
+            return tokens
+        return fill_up(tokens, length.max, length.padding)
+
     def _check(self, shape: tuple[int, ...], dtype: str) -> None:
         """Refuse what would be read as other pixels than it is."""
-        if shape[1:] != self.binding.input_shape or dtype != "uint8" or not shape[0]:
+        wanted = np.dtype(self.binding.input_type).name
+        if shape[1:] != self.binding.input_shape or dtype != wanted or not shape[0]:
             raise RunFailed(
-                f"export: the engine was given {dtype} images of shape {shape}. Allowed: uint8 and "
-                f"(N, {', '.join(map(str, self.binding.input_shape))}) with N of at least 1."
+                f"export: the engine was given {dtype} samples of shape {shape}. Allowed: {wanted} "
+                f"and (N, {', '.join(map(str, self.binding.input_shape))}) with N of at least 1."
             )
 
 

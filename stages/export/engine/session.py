@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
+
 from pipeline.backend import is_installed
 from pipeline.device import Device
 from pipeline.errors import BackendUnavailable
@@ -57,16 +59,18 @@ def binding_of(manifest: Manifest) -> Binding:
         EngineUnusable: the engine has other tensors than images and logits.
     """
     inputs, outputs = manifest.inputs, manifest.outputs
-    if [tensor.dtype for tensor in inputs] != ["uint8"] or [tensor.dtype for tensor in outputs] != [
-        "float32"
-    ]:
+    given = [tensor.dtype for tensor in outputs]
+    if [tensor.dtype for tensor in inputs] not in (["uint8"], ["int32"]) or given != ["float32"]:
         raise EngineUnusable(
             f"{manifest.source}: its engine takes {[(t.name, t.dtype) for t in inputs]} and gives "
-            f"{[(t.name, t.dtype) for t in outputs]}. Allowed: one uint8 input, one float32 output."
+            f"{[(t.name, t.dtype) for t in outputs]}. Allowed: one uint8 input of "
+            "images or int32 input of tokens, one float32 output."
         )
+    length = manifest.profile.length
     return Binding(
         input=inputs[0].name,
-        input_shape=inputs[0].shape[1:],
+        input_shape=inputs[0].shape[1:] if length is None else (length.max,),
+        input_type=np.uint8 if inputs[0].dtype == "uint8" else np.int32,
         output=outputs[0].name,
         output_shape=outputs[0].shape[1:],
         profile=manifest.profile,

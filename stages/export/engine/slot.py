@@ -16,6 +16,7 @@ from pipeline.errors import StageFailed
 from stages.export.backends import BatchProfile
 from stages.export.engine.api import Execution
 from stages.export.engine.cuda import Cuda, DeviceBuffer, PinnedArray, Stream
+from stages.export.parity import Images
 
 
 class RunFailed(StageFailed):
@@ -31,6 +32,8 @@ class Binding:
     output: str
     output_shape: tuple[int, ...]
     profile: BatchProfile
+    input_type: type[np.uint8] | type[np.int32] = np.uint8
+    """int32 for the tokens of texts; `input_shape` is then that of the longest."""
 
     def padded(self, batch: int) -> int:
         """Return the batch size to run: an engine takes none below its profile's smallest."""
@@ -42,7 +45,7 @@ class _Buffers:
     """Memory for up to `capacity` images on both sides."""
 
     capacity: int
-    pinned_input: PinnedArray[np.uint8]
+    pinned_input: PinnedArray[np.uint8 | np.int32]
     pinned_output: PinnedArray[np.float32]
     device_input: DeviceBuffer
     device_output: DeviceBuffer
@@ -70,8 +73,11 @@ class Slot:
         """Open the stream."""
         self.stream = self.cuda.stream()
 
-    def launch(self, images: NDArray[np.uint8], target: NDArray[np.float32]) -> None:
-        """Queue a batch (N, H, W, C); its logits are in `target` (N, classes) after `collect`."""
+    def launch(self, images: Images, target: NDArray[np.float32]) -> None:
+        """Queue a batch of the binding's shape.
+
+        Its logits are in `target` (N, classes) after `collect`.
+        """
         assert self._target is None, "collect first"
         batch = self.binding.padded(len(images))
         buffers = self._reserve(batch)
@@ -121,7 +127,10 @@ class Slot:
     def _allocate(self, capacity: int) -> _Buffers:
         """Allocate all four buffers or none."""
         with ExitStack() as undo:
-            pinned_input = self.cuda.pinned((capacity, *self.binding.input_shape), np.uint8)
+            shape = (capacity, *self.binding.input_shape)
+            pinned_input: PinnedArray[np.uint8 | np.int32] = self.cuda.pinned(
+                shape, self.binding.input_type
+            )
             undo.callback(pinned_input.free)
             pinned_output = self.cuda.pinned((capacity, *self.binding.output_shape), np.float32)
             undo.callback(pinned_output.free)

@@ -23,7 +23,7 @@ from stages.train.distributed.joined import Joined, persistent_buffers, share_bu
 from stages.train.distributed.sharded import own_part, shard_network, sharded_like, unsharded
 from stages.train.gradients import Forward, Gradients
 from stages.train.layout import Remembered, Tensors, Wish
-from stages.train.models.classifier import ImageClassifier
+from stages.train.models.classifier import Classifier
 from stages.train.reproducible import RandomState, capture_random_state
 
 
@@ -56,7 +56,7 @@ class DataParallel:
         return self.group.rank == 0
 
     def spread(
-        self, module: ImageClassifier, average: torch.nn.Module | None, *, overlap: bool
+        self, module: Classifier, average: torch.nn.Module | None, *, overlap: bool
     ) -> Forward:
         """Put a network on all ranks; return its forward pass."""
         if self.is_sharded:
@@ -74,7 +74,7 @@ class DataParallel:
             gradient_as_bucket_view=True,
         )
 
-    def joined(self, gradients: Gradients, module: ImageClassifier, *, overlap: bool) -> Gradients:
+    def joined(self, gradients: Gradients, module: Classifier, *, overlap: bool) -> Gradients:
         """Return what computes gradients and losses that are means over all ranks."""
         ddp = overlap and not self.is_sharded
         return Joined(

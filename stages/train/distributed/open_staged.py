@@ -22,7 +22,7 @@ from stages.train.gpipe.pipeline_plan import PipelinePlan
 from stages.train.gpipe.ranks import STAGES_PER_RANK, Ranks, check_pieces
 from stages.train.gpipe.setup import Setup
 from stages.train.gpipe.split import state_names
-from stages.train.models.classifier import ImageClassifier
+from stages.train.models.classifier import Classifier
 from stages.train.parallel_config import ParallelConfig
 from stages.train.precision import Precision
 
@@ -44,7 +44,7 @@ class StagedPipeline:
 
 
 def open_staged(
-    module: ImageClassifier,
+    module: Classifier,
     config: TrainConfig,
     precision: Precision,
     ctx: Context,
@@ -104,7 +104,7 @@ def _plan(network: ChainedNetwork, parallel: ParallelConfig, layout: Staged) -> 
     return network.plan(parallel.model_copy(update={"pipeline": stages}), cores=stages)
 
 
-def _owners(chain: Chain, module: ImageClassifier, setup: Setup, ranks: int) -> dict[str, int]:
+def _owners(chain: Chain, module: Classifier, setup: Setup, ranks: int) -> dict[str, int]:
     owners: dict[str, int] = {}
     for block, names in enumerate(state_names(chain, module)):
         stage = next(k for k in range(setup.stages) if block < setup.bounds[k + 1])

@@ -18,7 +18,7 @@ from stages.train.distributed.data_parallel import DataParallel
 from stages.train.distributed.joined import Joined, persistent_buffers, share_buffers
 from stages.train.gradients import Gradients
 from stages.train.layout import Remembered, Tensors
-from stages.train.models.classifier import ImageClassifier
+from stages.train.models.classifier import Classifier
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Staged(DataParallel):
         """Tell whether this rank trains a parameter."""
         return self.owners.get(name, 0) == self.pipeline.rank()
 
-    def joined(self, gradients: Gradients, module: ImageClassifier, *, overlap: bool) -> Gradients:
+    def joined(self, gradients: Gradients, module: Classifier, *, overlap: bool) -> Gradients:
         """Return what computes gradients and losses that are means over all copies."""
         return Joined(
             gradients,

@@ -25,14 +25,14 @@ from stages.train.fff.distill import distill, mode_kept
 from stages.train.fff.layer import FFF, fast_layers
 from stages.train.fff.samples import Samples
 from stages.train.fff.swap import Feedforward, chosen_layers
-from stages.train.models.classifier import ImageClassifier
+from stages.train.models.classifier import Classifier
 
 _LEAST_STD = 1e-6
 
 
 def convert(
-    trained: ImageClassifier,
-    network: ImageClassifier,
+    trained: Classifier,
+    network: Classifier,
     settings: FffConfig,
     convert_settings: ConvertConfig,
     samples: Samples,
@@ -67,8 +67,8 @@ def convert(
 
 
 def _learn_layers(
-    trained: ImageClassifier,
-    network: ImageClassifier,
+    trained: Classifier,
+    network: Classifier,
     settings: FffConfig,
     convert_settings: ConvertConfig,
     stream: Iterator[torch.Tensor],

@@ -19,7 +19,7 @@ from stages.train.gpipe.probe import Probed, Traits, probe
 from stages.train.gpipe.setup import Setup
 from stages.train.gpipe.split import CannotSplit, split
 from stages.train.gpipe.weights import parameter_bytes
-from stages.train.models.classifier import ImageClassifier
+from stages.train.models.classifier import Classifier
 from stages.train.parallel_config import ParallelConfig
 from stages.train.precision import Precision
 
@@ -41,7 +41,7 @@ class ChainedNetwork:
     @classmethod
     def of(
         cls,
-        module: ImageClassifier,
+        module: Classifier,
         config: TrainConfig,
         precision: Precision,
         device: Device,
@@ -103,7 +103,7 @@ class ChainedNetwork:
         )
 
 
-def open_chain(module: ImageClassifier, images: torch.Tensor, parallel: ParallelConfig) -> Chain:
+def open_chain(module: Classifier, images: torch.Tensor, parallel: ParallelConfig) -> Chain:
     """Split a network into blocks; one stage does without.
 
     Raises:

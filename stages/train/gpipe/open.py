@@ -25,7 +25,7 @@ from stages.train.gpipe.pipeline_plan import PipelinePlan
 from stages.train.gpipe.processes import Processes
 from stages.train.gpipe.setup import Setup
 from stages.train.gpipe.stream import own_devices
-from stages.train.models.classifier import ImageClassifier
+from stages.train.models.classifier import Classifier
 from stages.train.parallel_config import ParallelConfig
 from stages.train.precision import Precision
 
@@ -50,7 +50,7 @@ class Pipeline:
 
 
 def open_pipeline(
-    module: ImageClassifier,
+    module: Classifier,
     config: TrainConfig,
     precision: Precision,
     ctx: Context,

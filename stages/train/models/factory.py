@@ -43,7 +43,7 @@ def build_model(
     if problem:
         raise ConfigError(f"stages.train.model: {problem}")
     sizes = {"classes": classes, "height": height, "width": width, "channels": channels}
-    body = _own_body(name, sizes, options) if ":" in name else _timm_body(name, sizes, options)
+    body = _image_body(name, sizes, options) if ":" in name else _timm_body(name, sizes, options)
     if small_input:
         if not has_large_stem(body):
             raise ConfigError(
@@ -72,22 +72,40 @@ def _timm_body(name: str, sizes: Mapping[str, int], options: Mapping[str, Option
     return body
 
 
-def _own_body(name: str, sizes: Mapping[str, int], options: Mapping[str, Option]) -> nn.Module:
+def _image_body(name: str, sizes: Mapping[str, int], options: Mapping[str, Option]) -> nn.Module:
+    try:
+        return own_body(name, sizes, options, maps="float (N, C, H, W)")
+    except TypeError as error:
+        raise ConfigError(_does_not_fit(name, sizes, options, error)) from error
+
+
+def own_body(
+    name: str, of_data: Mapping[str, int], options: Mapping[str, Option], *, maps: str
+) -> nn.Module:
+    """Call a user's factory with those figures of the data that it takes.
+
+    Args:
+        name: its dotted path.
+        of_data: the figures.
+        options: passed on as they are.
+        maps: what the module has to map to logits, for messages.
+
+    Raises:
+        ConfigError: there is no such factory, or it returns no module.
+        TypeError: it does not take these options.
+    """
     module, _, function = name.partition(":")
     factory: Callable[..., nn.Module] | None = getattr(import_module(module), function, None)
     if factory is None:
         raise ConfigError(f"stages.train.model: the module '{module}' has no '{function}'.")
     taken = inspect.signature(factory).parameters
     takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in taken.values())
-    wanted = {key: value for key, value in sizes.items() if takes_all or key in taken}
-    try:
-        body = factory(**wanted, **options)
-    except TypeError as error:
-        raise ConfigError(_does_not_fit(name, sizes, options, error)) from error
+    wanted = {key: value for key, value in of_data.items() if takes_all or key in taken}
+    body = factory(**wanted, **options)
     if not isinstance(body, nn.Module):
         raise ConfigError(
             f"stages.train.model: '{name}' returned a {type(body).__name__}; it must return a "
-            "torch.nn.Module that maps float (N, C, H, W) to logits (N, classes)."
+            f"torch.nn.Module that maps {maps} to logits (N, classes)."
         )
     return body
 
@@ -113,9 +131,14 @@ def _does_not_fit(
     name: str, sizes: Mapping[str, int], options: Mapping[str, Option], error: Exception
 ) -> str:
     images = f"{sizes['width']}x{sizes['height']} images with {sizes['channels']} channel(s)"
-    said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     with_options = f" and model_options {dict(options)}" if options else ""
     return (
-        f"stages.train.model: '{name}' cannot be built for {images}{with_options}: {said}. "
+        f"stages.train.model: '{name}' cannot be built for {images}{with_options}: "
+        f"{first_line(error)}. "
         "Change augment.size, model_options, or the model."
     )
+
+
+def first_line(error: Exception) -> str:
+    """Return what an error says first, or its name where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

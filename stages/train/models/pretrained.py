@@ -11,7 +11,7 @@ from timm.models import adapt_input_conv
 from torch import nn
 
 from pipeline.errors import ConfigError
-from stages.train.models.classifier import ImageClassifier
+from stages.train.models.classifier import Classifier
 from stages.train.models.head import head_layers, is_in
 from stages.train.models.weights_file import WeightsFile
 
@@ -33,7 +33,7 @@ class Fit:
     """Whether the first convolution was summed or repeated for another number of channels."""
 
 
-def load_pretrained(model: ImageClassifier, file: WeightsFile, classes: Sequence[str]) -> Fit:
+def load_pretrained(model: Classifier, file: WeightsFile, classes: Sequence[str]) -> Fit:
     """Lay the weights over a network: body as it is, head only if it tells the same classes.
 
     Renamed tensors, position embeddings of another image size and input convolutions of another

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
@@ -30,8 +30,9 @@ class Note(BaseModel):
     model: str
     small_input: bool
     classes: tuple[str, ...]
-    mean: tuple[float, ...] = Field(min_length=1)
-    std: tuple[float, ...] = Field(min_length=1)
+    mean: tuple[float, ...]
+    """Empty for a network that reads texts, as is `std`."""
+    std: tuple[float, ...]
 
     def as_metadata(self) -> dict[str, str]:
         """Return it in the form that safetensors keeps."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from stages.augment.config import AugmentConfig, FolderDataset
+from stages.augment.config import AugmentConfig
+from stages.augment.datasets import FolderDataset
 
 
 def read(**settings: object) -> AugmentConfig:
