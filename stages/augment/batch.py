@@ -29,7 +29,7 @@ class Mix:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Samples as they leave the loader (images are uint8; the model normalizes) and their labels."""
+    """Samples as they leave the loader and their labels; the model normalizes images."""
 
     images: torch.Tensor  # (N, H, W, C) uint8; of texts the tokens, (N, L) int32
     targets: torch.Tensor  # (N,) int64

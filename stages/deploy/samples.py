@@ -20,7 +20,7 @@ from stages.deploy.offline import OnnxModel
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Samples:
-    """Images or texts, their labels, and the logits that the exported variant gave without a server."""
+    """Images or texts, labels, and the logits that the exported variant gave without a server."""
 
     rows: NDArray[np.int64]  # (N,) positions among the samples of the split
     images: Inputs  # (N, H, W, C), or of texts the tokens (N, L)

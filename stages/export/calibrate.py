@@ -16,9 +16,9 @@ from pipeline.context import Context
 from pipeline.errors import StageFailed
 from pipeline.files import write_atomic
 from stages.export import thresholds
+from stages.export.arrays import Images
 from stages.export.config import CalibrationConfig, Method
 from stages.export.failure import converting
-from stages.export.parity import Images
 from stages.export.quantize import QUANTIZED_OPS, Range
 from stages.export.thresholds import Histogram
 

@@ -18,6 +18,7 @@ from pipeline.errors import StageFailed
 from pipeline.files import sha256_file, sha256_text, write_atomic
 from pipeline.graph_forms import OPERATORS_FILE, operator_libraries
 from stages.export import parity
+from stages.export.arrays import Images
 from stages.export.backends import Precision
 from stages.export.backends.onnxruntime import open_session
 from stages.export.calibrate import Ranges, beyond
@@ -27,7 +28,6 @@ from stages.export.cpu import needs_reduced_range
 from stages.export.failure import converting
 from stages.export.forms import FormChoice, choose_forms, set_forms
 from stages.export.graph import count_products, save
-from stages.export.parity import Images
 from stages.export.quantize import Form, quantize
 from stages.export.restore import restore
 from stages.export.simplify import simplify

@@ -20,10 +20,10 @@ from torch import nn
 
 from pipeline.context import Context
 from pipeline.graph_forms import HasGraphForms, HasOperatorForms, OperatorLibrary
+from stages.export.arrays import Images
 from stages.export.config import ExportConfig
 from stages.export.failure import quiet
 from stages.export.latency import time_calls
-from stages.export.parity import Images
 from stages.export.samples import at_least
 from stages.export.to_onnx import TRACE_BATCH
 

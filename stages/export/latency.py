@@ -10,9 +10,9 @@ from typing import TypeVar
 import numpy as np
 
 from pipeline.context import Context
+from stages.export.arrays import Images
 from stages.export.backends import BatchProfile, Session
 from stages.export.config import LatencyConfig
-from stages.export.parity import Images
 from stages.export.samples import at_least
 
 T = TypeVar("T")

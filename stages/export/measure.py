@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from pipeline.artifacts import DataSpec
 from pipeline.context import Context
 from pipeline.errors import DataError
+from stages.export.arrays import Images, Logits
 from stages.export.backends import BatchProfile, Session
-from stages.export.parity import Images, Logits
 from stages.export.samples import eval_batches
 
 Labels = NDArray[np.int64]

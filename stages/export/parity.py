@@ -7,20 +7,15 @@ decibel: 20 dB less is ten times more noise. FP32 graphs reach 100 dB and more, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, log10
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from pipeline.errors import StageFailed
-
-Images = NDArray[np.uint8 | np.int32]
-"""What the model takes: images (N, H, W, C), or the tokens of texts (N, L)."""
-Logits = NDArray[np.float32]
-Answer = Callable[[Images], Logits]
+from stages.export.arrays import Answer, Images, Logits
 
 PARITY_BATCHES = (1, 2, 5)
 """The trace is made at batch 2; other sizes show whether the batch axis is free."""

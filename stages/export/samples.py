@@ -12,7 +12,7 @@ from pipeline.artifacts import DataSpec
 from pipeline.context import Context
 from pipeline.errors import DataError
 from stages.augment.loader import join_batches, open_loader
-from stages.export.parity import Images
+from stages.export.arrays import Images
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,11 @@ import onnxslim
 
 from pipeline.device import CPU
 from pipeline.errors import StageFailed
+from stages.export.arrays import Answer, Images
 from stages.export.backends.onnxruntime import open_session
 from stages.export.failure import converting
 from stages.export.graph import save
-from stages.export.parity import Answer, Images, check, compare
+from stages.export.parity import check, compare
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

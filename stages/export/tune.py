@@ -10,6 +10,7 @@ from pipeline.artifacts import DataSpec, TrainedModel
 from pipeline.context import Context
 from pipeline.device import CPU
 from pipeline.files import sha256_file, sha256_text
+from stages.export.arrays import Images
 from stages.export.backends.onnxruntime import open_session
 from stages.export.calibrate import (
     METHODS,
@@ -23,7 +24,7 @@ from stages.export.calibrate import (
 from stages.export.config import CalibrationConfig, Method
 from stages.export.failure import converting
 from stages.export.graph import save
-from stages.export.parity import Images, sqnr_db
+from stages.export.parity import sqnr_db
 from stages.export.quantize import Form, Range, quantize
 
 _HELD_OUT = 4

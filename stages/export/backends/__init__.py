@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 from pipeline.backend import Backend
 from pipeline.context import Context
 from pipeline.device import Device
-from stages.export.parity import Images, Logits
+from stages.export.arrays import Images, Logits
 
 Precision = Literal["fp32", "fp16", "int8"]
 

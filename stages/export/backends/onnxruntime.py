@@ -13,10 +13,10 @@ from pipeline.context import Context
 from pipeline.device import Device
 from pipeline.errors import StageFailed
 from pipeline.graph_forms import operators_beside
+from stages.export.arrays import Images, Logits
 from stages.export.backends import BatchProfile, Built, Precision
 from stages.export.failure import ORT_ERRORS, first_line
 from stages.export.graph import count_products
-from stages.export.parity import Images, Logits
 
 INT8_FORM: Literal["u8s8", "s8s8"] = "u8s8"
 LOADS_OPERATORS = True

@@ -187,6 +187,9 @@ class HostCuda:
         self.streams[stream.handle].put(lambda: copy(buffer.memory[: array.nbytes]))
 
 
+_TYPES = {"tensor(uint8)": "uint8", "tensor(int32)": "int32"}
+
+
 @dataclass
 class OnnxExecution:
     """Answers like an execution context, and computes with ONNX Runtime between two addresses."""
@@ -200,7 +203,7 @@ class OnnxExecution:
 
     @classmethod
     def open(cls, cuda: HostCuda, path: Path, largest: int) -> OnnxExecution:
-        """Load a graph with one uint8 input and one float32 output."""
+        """Load a graph with one uint8 or int32 input and one float32 output."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         session = onnxruntime.InferenceSession(
@@ -225,8 +228,10 @@ class OnnxExecution:
         read_from, write_to = self.addresses[source.name], self.addresses[target.name]
 
         def compute() -> None:
-            images = _at(read_from, int(np.prod(shape))).reshape(shape)
-            (logits,) = self.session.run([target.name], {source.name: images})
+            kind = np.dtype(_TYPES[source.type])
+            memory = _at(read_from, int(np.prod(shape)) * kind.itemsize)
+            given = memory.view(kind).reshape(shape)
+            (logits,) = self.session.run([target.name], {source.name: given})
             _copy(_at(write_to, logits.nbytes), _bytes(logits))
 
         if stream_handle:

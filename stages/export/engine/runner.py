@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.augment.loader import fill_up
+from stages.export.arrays import Images
 from stages.export.engine.api import Execution
 from stages.export.engine.cuda import Cuda
 from stages.export.engine.slot import Binding, RunFailed, Slot, execute
-from stages.export.parity import Images
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,6 +95,10 @@ class EngineRunner:
         """
         import torch
 
+        length = self.binding.profile.length
+        if length is not None and images.ndim == 2:
+            missing = max(0, length.max - images.shape[1])
+            images = torch.nn.functional.pad(images, (0, missing), value=length.padding)
         self._check(tuple(images.shape), str(images.dtype).removeprefix("torch."))
         if str(images.device) != self._torch_device:
             raise RunFailed(

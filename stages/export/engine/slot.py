@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import StageFailed
+from stages.export.arrays import Images
 from stages.export.backends import BatchProfile
 from stages.export.engine.api import Execution
 from stages.export.engine.cuda import Cuda, DeviceBuffer, PinnedArray, Stream
-from stages.export.parity import Images
 
 
 class RunFailed(StageFailed):

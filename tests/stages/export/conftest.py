@@ -16,8 +16,8 @@ from pipeline.context import Context
 from pipeline.events import Event, EventLog
 from stages.augment.loader import open_loader
 from stages.augment.stage import Augment
+from stages.export.arrays import Images
 from stages.export.calibrate import collect_histograms
-from stages.export.parity import Images
 from stages.export.restore import restore
 from stages.export.samples import calibration_images
 from stages.export.thresholds import Histogram

@@ -171,7 +171,7 @@ def test_what_are_not_the_engines_images_are_refused(
     small: Mapping[str, Path], images: NDArray[np.uint8]
 ) -> None:
     with runner_over(small["fp32"], HostCuda()) as runner:
-        message = r"was given (uint8|float32) images of shape .* Allowed: uint8 and \(N, 8, 8, 3\)"
+        message = r"was given (uint8|float32) samples of shape .* Allowed: uint8 and \(N, 8, 8, 3\)"
         with pytest.raises(RunFailed, match=message):
             runner(images)
         with pytest.raises(RunFailed, match=message):
