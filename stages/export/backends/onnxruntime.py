@@ -12,7 +12,7 @@ import onnxruntime
 from pipeline.context import Context
 from pipeline.device import Device
 from pipeline.errors import StageFailed
-from pipeline.graph_forms import operators_beside
+from pipeline.graph_forms import OPERATORS_FILE, operators_beside
 from stages.export.arrays import Images, Logits
 from stages.export.backends import BatchProfile, Built, Precision
 from stages.export.failure import ORT_ERRORS, first_line
@@ -150,7 +150,10 @@ def _providers(device: Device) -> list[str | tuple[str, dict[str, int]]]:
 
 
 def _cannot_run(path: Path, error: Exception) -> str:
+    mend = "install a newer onnxruntime"
+    if "not a registered function" in str(error) and operators_beside(path) is None:
+        mend = f"put the library of its operators beside it, as {OPERATORS_FILE}"
     return (
         f"export: ONNX Runtime cannot run {path.name}: {first_line(error)} Run the export stage "
-        "again, or install a newer onnxruntime."
+        f"again, or {mend}."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from pipeline.artifacts import DataSpec, ExportedModel, TrainedModel
 from pipeline.context import Context
 from pipeline.device import CPU, Device
+from pipeline.errors import StageFailed
 from pipeline.events import EventLog
 from pipeline.graph_forms import OPERATORS_FILE
 from pipeline.report.blocks import Table, load_section
@@ -93,6 +95,15 @@ def test_it_answers_as_the_network_does(run, fast, images):
         with torch.no_grad():
             right = module(torch.from_numpy(batch)).numpy()
         np.testing.assert_allclose(session(batch), right, rtol=1e-4, atol=1e-4)
+
+
+@needs_library
+def test_a_graph_that_lost_its_library_says_so(run, tmp_path):
+    exported, _ = run
+    alone = tmp_path / "fp32.onnx"
+    shutil.copyfile(exported.variant("onnxruntime-fp32").path, alone)
+    with pytest.raises(StageFailed, match=rf"or put the library .* as {OPERATORS_FILE}\."):
+        open_session(alone, CPU)
 
 
 @needs_library
