@@ -1,10 +1,12 @@
-"""Ask a served model in three ways: a file's bytes, raw tensors over HTTP, raw tensors over gRPC.
+"""Ask a served model: by a file's bytes, by raw tensors over HTTP and gRPC, or by a text.
 
     dlpipe serve quickstart                                     # in one terminal
     python examples/query_the_server/query.py digit.png --model digits
     python examples/query_the_server/query.py yes.wav --model keywords
+    python examples/query_the_server/query.py --text "a library for parsing" --model packages
 
-Images go all three ways, sounds as bytes: their spectrograms are made on the server.
+Images go as bytes and as tensors, sounds as bytes: their spectrograms are made on the server. A
+text goes as it is, or as two parts if the model was trained on pairs.
 Needs tritonclient, numpy and Pillow, and nothing of dlpipe.
 """
 
@@ -26,7 +28,8 @@ SOUNDS = (".wav", ".flac", ".ogg")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("files", nargs="*", type=Path)
+    parser.add_argument("--text", nargs="+", metavar="PART", help="a text, in one part or two")
     parser.add_argument("--model", default="classifier", help="deploy.model_name of the run")
     parser.add_argument("--http", default="127.0.0.1:8000")
     parser.add_argument("--grpc", default="127.0.0.1:8001")
@@ -38,7 +41,10 @@ def main() -> None:
 
 
 def ask(options: argparse.Namespace) -> None:
-    """Ask about each image in all three ways, about each sound in one."""
+    """Ask about a text, about each image in all three ways, about each sound in one."""
+    if options.text:
+        label, score = ask_with_text(options.text, options.model, options.http)
+        print(f"{label} ({score:.1%})")
     for path in options.files:
         label, score = ask_with_bytes(path.read_bytes(), options.model, options.http)
         if path.suffix.lower() in SOUNDS:
@@ -58,6 +64,16 @@ def ask_with_bytes(data: bytes, model: str, address: str) -> tuple[str, float]:
     answer = client.infer(f"{model}_pipeline", [tensor])
     label = answer.as_numpy("labels")[0][0]
     return label.decode(), float(answer.as_numpy("scores")[0][0])
+
+
+def ask_with_text(parts: list[str], model: str, address: str) -> tuple[str, float]:
+    """Send a text to the ensemble; return the best label and its score."""
+    client = tritonclient.http.InferenceServerClient(address)
+    text = np.array([[part.encode() for part in parts]], dtype=object)  # (1, parts)
+    tensor = tritonclient.http.InferInput("text", list(text.shape), "BYTES")
+    tensor.set_data_from_numpy(text)
+    answer = client.infer(f"{model}_pipeline", [tensor])
+    return answer.as_numpy("labels")[0][0].decode(), float(answer.as_numpy("scores")[0][0])
 
 
 def ask_with_tensor(client_module: ModuleType, path: Path, model: str, address: str) -> int:

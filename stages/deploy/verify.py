@@ -75,7 +75,7 @@ class Check:
         self.bit_equal += int((served == offline).all(axis=1).sum())
         self.differing += int(differing.sum())
         self.first_differing += rows[differing].tolist()[: 5 - len(self.first_differing)]
-        worst = np.abs(served - offline).max(initial=0.0)
+        worst = float(np.abs(served - offline).max(initial=0.0))
         # NaN never equals anything: it must fail the comparison instead of slipping through it.
         self.max_difference = float("inf") if np.isnan(worst) else max(self.max_difference, worst)
 
