@@ -17,9 +17,12 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from pipeline.errors import BackendUnavailable
+
+if TYPE_CHECKING:  # the engine itself needs no torch
+    from torch.nn import Module
 
 OPERATORS_FILE = "operators.so"
 """The library of operators, beside a graph that uses them."""
@@ -71,6 +74,15 @@ class HasOperatorForms(HasGraphForms, Protocol):
     @property
     def graph_operators(self) -> Mapping[str, OperatorLibrary]:
         """The further forms, and the library that each needs."""
+        ...
+
+
+@runtime_checkable
+class HasDenseTwin(Protocol):
+    """A module that is meant to be faster than an ordinary one, and makes that for comparison."""
+
+    def dense_twin(self) -> Module:
+        """Return an ordinary module of the same inputs, outputs and size, with random weights."""
         ...
 
 

@@ -3,13 +3,14 @@
 A fast feedforward layer may gather the rows of the neurons on a path, or compute all neurons
 and mask them: which is faster depends on its size, the batch and the machine. Every kind of layer
 is timed by itself in ONNX Runtime, with what it takes in for real images, at the batch sizes that
-will be served. Where operators of our own may be used, they are timed beside these.
+will be served. Where operators of our own may be used, they are timed beside these; and a layer
+that is meant to be faster than a dense one is held against a dense one of the same size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,7 +20,7 @@ import torch
 from torch import nn
 
 from pipeline.context import Context
-from pipeline.graph_forms import HasGraphForms, HasOperatorForms, OperatorLibrary
+from pipeline.graph_forms import HasDenseTwin, HasGraphForms, HasOperatorForms, OperatorLibrary
 from stages.export.arrays import Images
 from stages.export.config import ExportConfig
 from stages.export.failure import quiet
@@ -27,6 +28,7 @@ from stages.export.latency import time_calls
 from stages.export.samples import at_least
 from stages.export.to_onnx import TRACE_BATCH
 
+_DENSE = "dense"
 _ROUNDS = 5
 _TURN_S = 0.05
 """Of each form and batch size, in each round."""
@@ -43,6 +45,15 @@ class FormChoice:
     """The fastest of those that need no library: what graphs for other runtimes keep."""
     times_ms: Mapping[str, Mapping[str, float]]
     """Median time of a call, by form and batch size."""
+    dense_ms: Mapping[str, float] = field(default_factory=dict)
+    """That of an ordinary layer of the same size, where there is such a thing, by batch size."""
+
+    @property
+    def speedup(self) -> float | None:
+        """How many times as fast as the ordinary layer, at the batch size where that is least."""
+        times = self.times_ms[self.form]
+        ratios = [ms / times[batch] for batch, ms in self.dense_ms.items()]
+        return min(ratios, default=None)
 
     def why(self) -> str:
         """Say what was kept and why."""
@@ -52,7 +63,19 @@ class FormChoice:
         )
         count = f" and {len(self.layers) - 1} like it" if len(self.layers) > 1 else ""
         other = "" if self.plain == self.form else f", {self.plain} where operators are plain"
+        dense = ", ".join(f"{ms:.3g} ms at batch {b}" for b, ms in self.dense_ms.items())
+        told += f"; a dense layer of that size {dense}" if dense else ""
         return f"{self.layers[0]}{count}: {self.form}{other} ({told})"
+
+    def warning(self) -> str:
+        """Say that the ordinary layer would be as fast; an empty string: it would not."""
+        if self.speedup is None or self.speedup > 1:
+            return ""
+        return (
+            f"{self.layers[0]}: as it is, {self.speedup:.2f} times as fast as a dense layer of the "
+            "same size at one of the batch sizes that are served. Train it with fewer trees or "
+            "more depth, set export.custom_operators: true, or train without fff."
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Return it for a file."""
@@ -62,7 +85,8 @@ class FormChoice:
     def from_json(cls, stored: Mapping[str, Any]) -> FormChoice:
         """Return what `as_json` gave."""
         names = tuple(stored["layers"])
-        return cls(names, stored["form"], stored["plain"], stored["times_ms"])
+        times = stored["times_ms"], stored["dense_ms"]
+        return cls(names, stored["form"], stored["plain"], *times)
 
 
 def choose_forms(
@@ -106,11 +130,14 @@ def choose_forms(
         further = _operators_of(layer) if operators else {}
         libraries = {form: library.require() for form, library in further.items()}
         times = _timed(layer, inputs, config, libraries)
+        dense = times.pop(_DENSE, {})
         plain = fastest({form: times[form] for form in layer.graph_forms})
-        choice = FormChoice(tuple(names), fastest(times), plain, times)
+        choice = FormChoice(tuple(names), fastest(times), plain, times, dense)
         for name in names:
             layers[name].graph_form = choice.plain
         ctx.events.info(f"form of {choice.why()}")
+        if warning := choice.warning():
+            ctx.events.warning(warning)
         choices.append(choice)
     return choices
 
@@ -171,12 +198,14 @@ def _timed(
     config: ExportConfig,
     libraries: Mapping[str, Path],
 ) -> dict[str, dict[str, float]]:
-    """Time every form, those of plain operators and those with a library; they take turns."""
+    """Time every form, plain or with a library, and the dense twin; they take turns."""
     calls: dict[str, Callable[[torch.Tensor], object]] = {}
     for form in (*layer.graph_forms, *libraries):
         layer.graph_form = form
         example = next(iter(inputs.values()))
         calls[form] = _session(layer, example, config, libraries.get(form))
+    if isinstance(layer, HasDenseTwin):
+        calls[_DENSE] = _session(layer.dense_twin().eval(), example, config, None)
     taken: dict[str, dict[str, list[float]]] = {f: {b: [] for b in inputs} for f in calls}
     for _ in range(_ROUNDS):
         for form, call in calls.items():

@@ -37,37 +37,32 @@ def describe(
         blocks.append(Facts(title="Graph", items=tuple(facts.items())))
     if forms:
         blocks.append(_forms(forms))
+        warnings = filter(None, (choice.warning() for choice in forms))
+        blocks += [Note(level="warning", text=warning) for warning in warnings]
     blocks.extend(_unmeasured(exported))
     return Section(title="Export", summary=_summary(chosen), blocks=tuple(blocks))
 
 
 def _forms(forms: Sequence[FormChoice]) -> Table:
-    rows: list[tuple[Cell, ...]] = [
-        (
-            f"{choice.layers[0]} (+ {len(choice.layers) - 1})"
-            if choice.layers[1:]
-            else choice.layers[0],
-            form,
-            *(round(ms, 4) for ms in times.values()),
-            _kept(form, choice),
-        )
-        for choice in forms
-        for form, times in choice.times_ms.items()
-    ]
+    rows: list[tuple[Cell, ...]] = []
+    for choice in forms:
+        first, *others = choice.layers
+        layer = f"{first} (+ {len(others)})" if others else first
+        for form, times in choice.times_ms.items():
+            ms = (round(each, 4) for each in times.values())
+            rows.append((layer, form, *ms, "kept" if form == choice.form else ""))
+        if choice.dense_ms:
+            ms = (round(each, 4) for each in choice.dense_ms.values())
+            rows.append((layer, "dense, of that size", *ms, f"kept is {choice.speedup:.2f} x"))
     batches = next(iter(forms[0].times_ms.values()))
     return Table(
         title="Forms of layers",
         columns=("layer", "form", *(f"ms at batch {batch}" for batch in batches), ""),
         rows=tuple(rows),
         caption="Layers that a graph can compute in several ways, timed alone in ONNX Runtime with "
-        "what they take in for real images. All forms answer the same.",
+        "what they take in for real samples. All forms answer the same; a dense layer with as many "
+        "neurons stands beside them for comparison.",
     )
-
-
-def _kept(form: str, choice: FormChoice) -> str:
-    if form == choice.form:
-        return "kept"
-    return "kept where operators are plain" if form == choice.plain else ""
 
 
 def _summary(chosen: Variant) -> str:

@@ -133,6 +133,15 @@ class FFF(nn.Module):
             out = out + self.dense(tokens)
         return out.reshape(*x.shape[:-1], self.out_features)
 
+    def dense_twin(self) -> nn.Module:
+        """Return a dense layer with as many neurons, all of which work for every token."""
+        neurons, bias = len(self.w_in) + self.dense_width, self.b_in is not None
+        return nn.Sequential(
+            nn.Linear(self.in_features, neurons, bias=bias),
+            self.activation,
+            nn.Linear(neurons, self.out_features, bias=bias),
+        )
+
     def extra_repr(self) -> str:
         """Describe the layer in a printed network."""
         return (

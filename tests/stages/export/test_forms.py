@@ -112,3 +112,26 @@ def test_no_form_is_faster_at_every_batch_than_the_one_that_is_taken(times):
     assert not any(
         all(other[batch] < taken[batch] for batch in taken) for other in by_form.values()
     )
+
+
+def test_a_fast_layer_is_held_against_a_dense_one_of_its_size(images, config, tmp_path):
+    module = Network(nn.Linear(64, 32), FFF(32, 16, depth=3, trees=2, dense_width=5)).eval()
+    [choice] = choose_forms(module, images, config, Context(dir=tmp_path))
+    assert choice.dense_ms.keys() == choice.times_ms[choice.form].keys()
+    twin = module.layers[1].dense_twin()
+    assert [layer.weight.shape for layer in (twin[0], twin[2])] == [(35, 32), (16, 35)]
+    assert "a dense layer of that size" in choice.why()
+    assert FormChoice.from_json(choice.as_json()) == choice
+
+
+def test_a_layer_without_a_dense_twin_is_held_against_nothing(images, config, tmp_path):
+    [choice] = choose_forms(Network(Repeated()).eval(), images, config, Context(dir=tmp_path))
+    assert (choice.dense_ms, choice.speedup, choice.warning()) == ({}, None, "")
+
+
+@given(fast=st.floats(0.1, 10), dense=st.floats(0.1, 10), large=st.floats(0.1, 10))
+def test_a_layer_that_is_no_faster_anywhere_that_is_served_is_warned_of(fast, dense, large):
+    times = {"masked": {"1": fast, "8": large}}
+    choice = FormChoice(("a",), "masked", "masked", times, {"1": dense, "8": 2 * large})
+    assert choice.speedup == min(dense / fast, 2.0)
+    assert bool(choice.warning()) == (dense <= fast)
