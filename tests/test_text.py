@@ -17,7 +17,8 @@ from stages.augment.text import packages
 ROOT = Path(__file__).parents[1]
 SMALL = (
     "stages.augment.batch_size=16", "stages.augment.text.vocabulary=200",
-    "stages.augment.text.length=24", "stages.train.epochs=20", "stages.train.eval_every=20", "stages.train.target=null",
+    "stages.augment.text.length=24", "stages.train.epochs=20", "stages.train.eval_every=20",
+    "stages.train.target=null",
     "stages.train.schedule.warmup_epochs=0", "stages.train.model_options.width=32",
     "stages.train.optimizer.lr=1e-2", "stages.train.rehearsal=false",
     "stages.export.backend=onnxruntime",
