@@ -46,7 +46,7 @@ class DataCard:
     @property
     def imbalance(self) -> float:
         """Size of the largest training class over that of the smallest."""
-        return max(self.counts["train"]) / min(self.counts["train"])
+        return max(self.counts["train"]) / max(1, min(self.counts["train"]))
 
     def warnings(self) -> tuple[str, ...]:
         """Return what a user should act on, a sentence each."""

@@ -100,8 +100,19 @@ def preprocess_texts(spec: DataSpec, texts: Sequence[tuple[str, ...]]) -> NDArra
     Args:
         spec: what the augment stage left.
         texts: each of as many parts as the data set's.
+
+    Raises:
+        DataError: the data set holds no texts, or others; or the tokenizer cannot split one.
     """
     plan = _plan(spec, "eval")
+    if not isinstance(plan, TextPlan):
+        raise DataError(f"{spec.name}: holds {spec.noun}s; use preprocess_bytes.")
+    wrong = next((i for i, text in enumerate(texts) if len(text) != plan.tokens.parts), None)
+    if wrong is not None:
+        raise DataError(
+            f"text {wrong}: has {len(texts[wrong])} parts. Allowed: {plan.tokens.parts}, as the "
+            f"texts of {spec.name} have."
+        )
     reader = TextReader.of(texts)
     executor = _open_executor(spec.backend, CPU, reader, plan, len(texts), BadFiles(None, "fail"))
     executor.submit(np.arange(len(texts)), (0,))

@@ -15,7 +15,13 @@ from pipeline.errors import BackendUnavailable, Problem
 from pipeline.stage import StageConfig
 from stages.augment.backends import BACKENDS, backends_for
 from stages.augment.config import AugmentConfig
-from stages.augment.state import data_problems, data_state, vendor_versions
+from stages.augment.state import (
+    data_problems,
+    data_state,
+    tokenizer_problems,
+    tokenizer_state,
+    vendor_versions,
+)
 
 
 class Augment:
@@ -31,7 +37,7 @@ class Augment:
 
     def check(self, device: Device) -> list[Problem]:
         """Return what is wrong with the paths and the backend, before anything runs."""
-        problems = data_problems(self.config.dataset)
+        problems = data_problems(self.config.dataset) + tokenizer_problems(self.config.text)
         backends = backends_for(self.config.kind)
         try:
             select(backends, self.config.backend, device, where="stages.augment.backend")
@@ -41,7 +47,11 @@ class Augment:
 
     def fingerprint(self, device: Device) -> Mapping[str, str]:
         """Return the state of the data set's files and the versions of what reads them."""
-        return {"data": data_state(self.config.dataset), **vendor_versions()}
+        return {
+            "data": data_state(self.config.dataset),
+            **tokenizer_state(self.config.text),
+            **vendor_versions(),
+        }
 
     def fast_dev_run(self) -> Mapping[str, JsonValue]:
         """Take two batches of each split."""

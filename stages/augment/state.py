@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pipeline.errors import Problem, choices, nearest
+from pipeline.files import sha256_file
 from stages.augment.datasets import (
     AudioFolderDataset,
     Dataset,
@@ -19,6 +20,7 @@ from stages.augment.datasets import (
 )
 from stages.augment.paths import expand_shards, missing, user_path
 from stages.augment.text import packages
+from stages.augment.text.features import TextFeatures
 from stages.augment.text.rows import ENDINGS
 
 _VENDORS = (
@@ -58,6 +60,27 @@ def data_state(dataset: Dataset) -> str:
         except OSError as error:
             digest.update(f"{name} {error.errno}\n".encode())
     return digest.hexdigest()
+
+
+def tokenizer_problems(features: TextFeatures | None) -> list[Problem]:
+    """Return a problem when the tokenizer to load is not there."""
+    if features is None or not features.is_loaded:
+        return []
+    path = user_path(features.tokenizer)
+    if path.is_file():
+        return []
+    why = f"{path} is a folder." if path.exists() else missing(path)
+    return [Problem(path="text.tokenizer", message=f"{features.tokenizer!r}: {why}")]
+
+
+def tokenizer_state(features: TextFeatures | None) -> dict[str, str]:
+    """Return the SHA-256 of the tokenizer to load; nothing when none is loaded."""
+    if features is None or not features.is_loaded:
+        return {}
+    try:
+        return {"tokenizer": sha256_file(user_path(features.tokenizer))}
+    except OSError as error:
+        return {"tokenizer": f"cannot be read: {error.errno}"}
 
 
 def vendor_versions() -> dict[str, str]:
@@ -117,7 +140,7 @@ def _table_problems(key: str, text: str) -> list[Problem]:
         why = missing(path)
     elif not path.is_file():
         why = f"{path} is a folder, and a table is expected, with one text a row."
-    elif path.suffix not in ENDINGS:
+    elif path.suffix.lower() not in ENDINGS:
         why = f"a table ends in {choices(ENDINGS)}.{nearest(path.suffix, ENDINGS)}"
     elif not os.access(path, os.R_OK):
         why = f"{path} cannot be read: no permission."

@@ -70,6 +70,7 @@ class Tokenization:
         from tokenizers import Tokenizer  # only where the data set holds texts
 
         self._tokenizer = Tokenizer.from_file(str(tokenizer))
+        self._tokenizer.encode_special_tokens = True  # a written [SEP] is text
 
     def __call__(self, text: Sequence[str]) -> NDArray[np.int32]:
         """Return the tokens (1, L) of a text of one part or two."""

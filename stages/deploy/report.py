@@ -59,7 +59,7 @@ def _facts(delivery: Delivery) -> Facts:
         ("tensor model", plan.name),
         (f"{plan.kind} pipeline", pipeline),
         ("instances", instances),
-        ("batching", f"{delay if plan.batching else 'off'}, up to {plan.max_batch} images"),
+        ("batching", f"{delay if plan.batching else 'off'}, up to {plan.max_batch} samples"),
     ]
     if ends is not None:
         items += [
@@ -115,7 +115,7 @@ def _load_blocks(loads: Sequence[LoadResult]) -> list[Block]:
         for result in loads
         if result.answered
     )  # fmt: skip
-    caption = "One image a request; the clients run on the same machine as the server."
+    caption = "One sample a request; the clients run on the same machine as the server."
     return [
         Table(
             title="Load",

@@ -157,7 +157,7 @@ def _calibrator(
 
 def _feed(calibrator: CalibraterBase, images: Images, batch: int, ctx: Context) -> None:
     name = calibrator.infer_session.get_inputs()[0].name
-    with ctx.events.progress("calibrate", total=len(images), unit="image") as bar:
+    with ctx.events.progress("calibrate", total=len(images), unit="sample") as bar:
         for start in range(0, len(images), batch):
             ctx.stop.check()
             part = images[start : start + batch]

@@ -63,7 +63,9 @@ def export(config: ExportConfig, backends: Sequence[Backend], ctx: Context) -> E
         hops=hops(judged, samples),
     )
     ctx.write_section(
-        describe(exported, config, forge.ranges, forge.facts, forge.forms, ctx.device)
+        describe(
+            exported, config, forge.ranges, forge.facts, forge.forms, ctx.device, forge.spec.noun
+        )
     )
     return exported
 

@@ -86,7 +86,7 @@ def predict(
     answers: dict[str, list[Logits]] = {name: [] for name in sessions}
     targets: list[Labels] = []
     index: list[Labels] = []
-    with ctx.events.progress("evaluate", total=spec.splits["eval"].samples, unit="image") as bar:
+    with ctx.events.progress("evaluate", total=spec.splits["eval"].samples, unit=spec.noun) as bar:
         for taken in eval_batches(spec, batch, ctx):
             for name, session in sessions.items():
                 ctx.stop.check()

@@ -13,7 +13,7 @@ from stages.export.cpu import relevant_flags
 from stages.export.forms import FormChoice
 
 _COLUMNS = (
-    "variant", "MB", "top-1 %", "drop, points", "agreement %", "p50 ms", "p99 ms", "img/s",
+    "variant", "MB", "top-1 %", "drop, points", "agreement %", "p50 ms", "p99 ms", "samples/s",
     "proof of precision", "verdict",
 )  # fmt: skip
 
@@ -25,10 +25,11 @@ def describe(
     facts: Mapping[str, str | int | float],
     forms: Sequence[FormChoice],
     device: Device,
+    noun: str = "image",
 ) -> Section:
     """Compose the chapter: what was chosen, every figure, and what could not be measured."""
     chosen = exported.variant(exported.chosen)
-    blocks: list[Block] = [_verdict(chosen), _table(exported, config, device)]
+    blocks: list[Block] = [_verdict(chosen), _table(exported, config, device, noun)]
     if any(variant.top1 is not None for variant in exported.variants):
         blocks.append(_scatter(exported))
     if ranges is not None:
@@ -40,7 +41,7 @@ def describe(
         warnings = filter(None, (choice.warning() for choice in forms))
         blocks += [Note(level="warning", text=warning) for warning in warnings]
     blocks.extend(_unmeasured(exported))
-    return Section(title="Export", summary=_summary(chosen), blocks=tuple(blocks))
+    return Section(title="Export", summary=_summary(chosen, noun), blocks=tuple(blocks))
 
 
 def _forms(forms: Sequence[FormChoice]) -> Table:
@@ -65,11 +66,11 @@ def _forms(forms: Sequence[FormChoice]) -> Table:
     )
 
 
-def _summary(chosen: Variant) -> str:
+def _summary(chosen: Variant, noun: str) -> str:
     if chosen.top1 is None:
         return f"{chosen.name} is served; it cannot run on this machine."
     drop = "" if chosen.drop_points is None else f", {chosen.drop_points:+.2f} points lost"
-    speed = f"{chosen.images_per_s:.0f} images/s"
+    speed = f"{chosen.images_per_s:.0f} {noun}s/s"
     return f"{chosen.name} is served: top-1 {chosen.top1:.2%}{drop}, {speed}."
 
 
@@ -79,7 +80,7 @@ def _verdict(chosen: Variant) -> Note:
     return Note(level="bad", text=f"No variant was accepted; {chosen.name}: {chosen.note}")
 
 
-def _table(exported: ExportedModel, config: ExportConfig, device: Device) -> Table:
+def _table(exported: ExportedModel, config: ExportConfig, device: Device, noun: str) -> Table:
     names = [variant.name for variant in exported.variants]
     return Table(
         title="Precision x backend",
@@ -87,7 +88,7 @@ def _table(exported: ExportedModel, config: ExportConfig, device: Device) -> Tab
         rows=tuple(_row(variant, exported.chosen) for variant in exported.variants),
         highlight=(names.index(exported.chosen),),
         caption=(
-            f"Latency at batch {config.batch.min}, images/s at batch {config.batch.opt}, on "
+            f"Latency at batch {config.batch.min}, {noun}s/s at batch {config.batch.opt}, on "
             f"{device} ({relevant_flags()}), {config.latency.threads or 'all'} threads; the "
             "variants took turns. Drop and agreement are against the trained model in FP32. The "
             "proof counts convolutions and matrix products by the type they are executed in."
@@ -157,7 +158,7 @@ def _calibration(ranges: Ranges) -> Facts:
         title="Calibration",
         items=(
             ("method", ranges.method),
-            ("images", ranges.samples),
+            ("samples", ranges.samples),
             ("tensors with a range", len(ranges.tensors)),
             *scores,
             ("key", ranges.key[:16]),

@@ -147,7 +147,7 @@ def _train_in(
             learner.freezing = freeze_as_asked(module, config, ctx.events)
             if layout.shard[1] > 1 and not layout.is_staged:
                 learner.try_out(Batch(images, first.targets[:_CHECKED], first.index[:_CHECKED]))
-            teller = Teller(ctx.events, config.epochs, steps)
+            teller = Teller(ctx.events, config.epochs, steps, spec.noun)
             loop = Loop(config, ctx, learner, train_loader, eval_loader, checkpoints, teller)
             with closing(learner.gradients):
                 fit(loop)

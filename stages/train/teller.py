@@ -35,6 +35,8 @@ class Teller:
     events: EventLog
     epochs: int
     steps_per_epoch: int
+    noun: str = "image"
+    """What a person calls one sample."""
     boards: tuple[Board, ...] = ()
     _bar: Progress | None = None
     _shown: int = 0
@@ -59,7 +61,7 @@ class Teller:
         rate = position.images / max(position.train_s, 1e-9)
         note = (
             f"epoch {position.epoch + 1}/{self.epochs} · loss {learner.mean_loss:.3f} · "
-            f"{rate:,.0f} img/s · input stall {position.input_stall:.0%}"
+            f"{rate:,.0f} {self.noun}s/s · input stall {position.input_stall:.0%}"
         )
         self._bar.advance(learner.num_steps - self._shown, note=note)  # negative after a rollback
         self._shown, self._shown_at = learner.num_steps, now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import shorten
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +17,12 @@ from stages.augment.loader import preprocess_texts, read_texts
 from stages.augment.reader import TextReader, open_reader
 from stages.augment.sources import Finding
 from stages.augment.text.features import TextFeatures
-from stages.augment.text.tokenizer import load_tokenizer
+from stages.augment.text.tokenizer import load_tokenizer, unknown_of
 
 MAX_CLASSES = 12
 _SAMPLED = 4096
 _SHOWN_TOKENS = 32
+_SHOWN_LETTERS = 300
 
 
 def text_facts(findings: Sequence[Finding], spec: DataSpec, features: TextFeatures) -> FactRows:
@@ -37,7 +39,7 @@ def text_facts(findings: Sequence[Finding], spec: DataSpec, features: TextFeatur
             f"{lengths.min()} / {int(np.median(lengths))} / {lengths.max()}",
         ),
         ("Texts as long as allowed, so perhaps cut", f"{cut:.2%} at {spec.tokens.length} tokens"),
-        ("Unknown tokens", f"{unknown:.2%}"),
+        ("Unknown tokens", unknown),
         ("Tokenizer", f"{features.tokenizer}, {spec.tokens.vocabulary:,} tokens"),
     )
 
@@ -52,13 +54,16 @@ def text_table(spec: DataSpec, ctx: Context) -> Table:
     for label, name in enumerate(spec.classes[:MAX_CLASSES]):
         ctx.stop.check()
         positions = np.flatnonzero(reader.labels == label)
+        if not len(positions):
+            continue  # limit_batches left none of it
         text = reader.texts[positions[0]]
         tokens = preprocess_texts(spec, [text])[0]
         pieces = [
             str(tokenizer.id_to_token(int(each))) for each in tokens if each != _padding(spec)
         ]
         more = " ..." if len(pieces) > _SHOWN_TOKENS else ""
-        rows.append((name, " | ".join(text), " ".join(pieces[:_SHOWN_TOKENS]) + more))
+        shown = shorten(" | ".join(text), _SHOWN_LETTERS, placeholder=" ...")
+        rows.append((name, shown, " ".join(pieces[:_SHOWN_TOKENS]) + more))
     return Table(
         title="Training texts",
         columns=("class", "text", "tokens"),
@@ -67,13 +72,15 @@ def text_table(spec: DataSpec, ctx: Context) -> Table:
     )
 
 
-def _sampled(spec: DataSpec, tokenizer: Tokenizer) -> tuple[NDArray[np.int64], float]:
-    """Return the tokens of some training texts, and the share of them that is unknown."""
+def _sampled(spec: DataSpec, tokenizer: Tokenizer) -> tuple[NDArray[np.int64], str]:
+    """Return how many tokens some training texts have, and the share of them that is unknown."""
     texts = read_texts(spec, "train")
     tokens = preprocess_texts(spec, texts[:: -(-len(texts) // _SAMPLED)])  # (n, L)
     lengths: NDArray[np.int64] = (tokens != _padding(spec)).sum(axis=1)
-    unknown = tokenizer.token_to_id("[UNK]")
-    return lengths, float((tokens == unknown).sum() / max(lengths.sum(), 1))
+    unknown = unknown_of(tokenizer)
+    if unknown is None:
+        return lengths, "none: the tokenizer has no such token"
+    return lengths, f"{(tokens == unknown).sum() / max(lengths.sum(), 1):.2%}"
 
 
 def _padding(spec: DataSpec) -> int:

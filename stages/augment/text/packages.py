@@ -26,6 +26,7 @@ LISTS = Path("/var/lib/apt/lists")
 FILES = {"train": "train.jsonl", "eval": "eval.jsonl"}
 _EVAL_OF = 5
 """One text in this many is held out."""
+_FIELDS = ("Package: ", "Section: ", "Description: ", "Description-en: ")
 _TIMEOUT_S = 120
 
 
@@ -41,17 +42,22 @@ def why_not() -> str:
 def write_packages(folder: Path) -> str:
     """Write the set as two tables of ``text`` and ``label``; return the SHA-256 of both.
 
+    A section that has no training text, as those of small archives beside Debian's, is left out.
+
     Raises:
         DataError: this machine has none.
     """
     lines: dict[Part, list[str]] = {"train": [], "eval": []}
-    for text, section in sorted(_distinct(_dump())):
-        row = json.dumps({"text": text, "label": section}, ensure_ascii=False)
-        lines[part_of(text)].append(f"{row}\n")
+    samples = [(text, section, part_of(text)) for text, section in sorted(_distinct(_dump()))]
+    trained = {section for _, section, part in samples if part == "train"}
+    for text, section, part in samples:
+        if section in trained:
+            row = json.dumps({"text": text, "label": section}, ensure_ascii=False)
+            lines[part].append(f"{row}\n")
     digest = hashlib.sha256()
     folder.mkdir(parents=True, exist_ok=True)
-    for part, name in FILES.items():
-        table = "".join(lines["train" if part == "train" else "eval"])
+    for side, name in FILES.items():
+        table = "".join(lines["train" if side == "train" else "eval"])
         digest.update(table.encode())
         write_atomic(folder / name, table)
     return digest.hexdigest()
@@ -67,9 +73,9 @@ def descriptions(dump: str) -> Iterator[tuple[str, str, str]]:
     """Yield package, description and section of each stanza that has all three."""
     for stanza in dump.split("\n\n"):
         fields: dict[str, str] = {}
-        for line in stanza.splitlines():
-            name, colon, value = line.partition(": ")
-            if colon and not name.startswith((" ", "\t")):
+        for line in stanza.split("\n"):
+            if line.startswith(_FIELDS):
+                name, _, value = line.partition(": ")
                 fields.setdefault(name, value.strip())
         text = fields.get("Description") or fields.get("Description-en", "")
         section = fields.get("Section", "").rpartition("/")[2]  # Ubuntu: universe/games

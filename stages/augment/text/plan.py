@@ -61,7 +61,8 @@ def alter(
     streams = np.random.default_rng(list(key)).spawn(len(plan.operations))
     for operation, rng in zip(plan.operations, streams, strict=True):
         for i, (row, stays) in enumerate(zip(altered, kept_marks, strict=True)):
-            hit = _drawn(stays, operation.share, rng)
+            own = ~stays if mask is None else ~stays & (row != mask)
+            hit = _drawn(own, ~stays, operation.share, rng)
             if isinstance(operation, MaskTokens) and mask is not None:
                 altered[i] = np.where(hit, np.int32(mask), row)
             elif isinstance(operation, DropTokens | MaskTokens):
@@ -69,12 +70,15 @@ def alter(
     return altered
 
 
-def _drawn(stays: NDArray[np.bool_], share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Draw the tokens that an operation takes; one at least is left."""
-    chance = rng.random(len(stays))
-    hit: NDArray[np.bool_] = (chance < share) & ~stays
-    if hit.any() and (hit | stays).all():
-        hit[np.flatnonzero(hit)[chance[hit].argmax()]] = False
+def _drawn(
+    own: NDArray[np.bool_], movable: NDArray[np.bool_], share: float, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Draw the tokens that an operation takes; one at least of the text's own is left."""
+    chance = rng.random(len(own))
+    hit: NDArray[np.bool_] = (chance < share) & movable
+    spare = own if own.any() else movable
+    if hit.any() and not (spare & ~hit).any():
+        hit[np.flatnonzero(spare)[chance[spare].argmax()]] = False
     return hit
 
 

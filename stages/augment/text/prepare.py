@@ -26,14 +26,14 @@ def write_tokenizer(
     """Make the tokenizer from the training texts, or copy the one named, into the stage's folder.
 
     Raises:
-        DataError: the one named is damaged.
+        DataError: the one named is damaged or cannot pad, or none can be made from the texts.
     """
     assert isinstance(source, TextSource)
     if features.is_loaded:
         tokenizer = load_tokenizer(user_path(features.tokenizer))
     else:
         tokenizer = make_tokenizer(features, (source.texts[index] for index in train))
-    tokens = describe_tokens(tokenizer, features, parts=len(source.texts[0]))
+    tokens = describe_tokens(tokenizer, features, parts=len(source.texts[train[0]]))
     path = ctx.dir / TOKENIZER_FILE
     write_atomic(path, bounded(tokenizer, features.length).to_str(pretty=False))
     how = "loaded" if features.is_loaded else f"{features.tokenizer} made from {len(train):,} texts"

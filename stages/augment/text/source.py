@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from stages.augment.sources import Finding, Item, Part
 from stages.augment.text.rows import Row, read_rows
 
 _POLL_EVERY = 16384
+_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class TextSource:
             seen = "\n".join(" ".join(text.lower().split()) for text in texts)
             findings.append(
                 Finding(
-                    sha256=hashlib.sha256(seen.encode(errors="surrogateescape")).hexdigest(),
+                    sha256=hashlib.sha256(seen.encode(errors="surrogatepass")).hexdigest(),
                     words=sum(len(text.split()) for text in texts),
                     problem=problem,
                 )
@@ -104,10 +106,10 @@ def open_text(
 
 
 def _classes(labels: Iterable[str]) -> tuple[str, ...]:
-    distinct = set(labels)
-    if all(each.lstrip("-").isdecimal() for each in distinct):
+    distinct = sorted(set(labels))
+    if all(_WHOLE_NUMBER.fullmatch(each) for each in distinct):
         return tuple(sorted(distinct, key=int))
-    return tuple(sorted(distinct))
+    return tuple(distinct)
 
 
 def _check_hash(path: Path, wanted: str) -> None:

@@ -9,28 +9,36 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
-from tokenizers.trainers import BpeTrainer, Trainer, UnigramTrainer, WordPieceTrainer
 
 from pipeline.artifacts import Tokens
 from pipeline.errors import DataError
 from stages.augment.text.features import TextFeatures
+from stages.augment.text.vocabulary import SPECIAL, learn_vocabulary
 
 Text = tuple[str, ...]
 
-_PADDING, _UNKNOWN, _START, _END, _MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_PADDING, _UNKNOWN, _START, _END, _MASK = SPECIAL
 _PADDINGS = (_PADDING, "<pad>", "<|padding|>", "<|endoftext|>")
 _ENDS = (_END, "</s>", "<|endoftext|>")
 _MASKS = (_MASK, "<mask>")
+_UNKNOWNS = (_UNKNOWN, "<unk>")
 
 
 def make_tokenizer(features: TextFeatures, texts: Iterable[Text]) -> Tokenizer:
-    """Learn a vocabulary from training texts; the same texts give the same tokenizer."""
-    tokenizer, trainer = _untrained(features)
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=features.lowercase)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.train_from_iterator((part for text in texts for part in text), trainer)
+    """Learn a vocabulary from training texts; the same texts give the same tokenizer.
+
+    Raises:
+        DataError: the texts have more letters than the vocabulary, or none at all.
+    """
+    parts = [part for text in texts for part in text]
+    tokenizer = learn_vocabulary(features, parts)
+    if tokenizer.get_vocab_size() == len(SPECIAL):
+        raise DataError(
+            "text: the training texts hold no letter, only blanks and control characters. "
+            "Check dataset.column."
+        )
     numbers = [(mark, tokenizer.token_to_id(mark)) for mark in (_START, _END)]
     tokenizer.post_processor = TemplateProcessing(
         single=f"{_START} $A {_END}", pair=f"{_START} $A {_END} $B:1 {_END}:1",
@@ -43,7 +51,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
     """Read a ``tokenizer.json``.
 
     Raises:
-        DataError: the file is missing or damaged, or its tokenizer has nothing to pad with.
+        DataError: the file is missing or damaged.
     """
     try:
         tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
@@ -54,16 +62,15 @@ def load_tokenizer(path: Path) -> Tokenizer:
             f"{path}: is no tokenizer.json of the tokenizers package: {error}. Save one with "
             "Tokenizer.save(), or let dlpipe make one (tokenizer: wordpiece)."
         ) from error
-    if _first(tokenizer, _PADDINGS) is None and tokenizer.padding is None:
-        raise DataError(
-            f"{path}: the tokenizer has no token to pad with. Give it one of "
-            f"{', '.join(_PADDINGS)}, or call its enable_padding()."
-        )
     return tokenizer
 
 
 def bounded(tokenizer: Tokenizer, length: int) -> Tokenizer:
-    """Let a tokenizer cut texts to `length` tokens; batches are padded elsewhere."""
+    """Let a tokenizer cut texts to `length` tokens; batches are padded elsewhere.
+
+    What looks like a mark in a text, a written ``[SEP]``, is text.
+    """
+    tokenizer.encode_special_tokens = True
     tokenizer.enable_truncation(length)
     tokenizer.no_padding()
     return tokenizer
@@ -76,12 +83,19 @@ def describe_tokens(tokenizer: Tokenizer, features: TextFeatures, parts: int) ->
         tokenizer: before `bounded`, which forgets the padding of a loaded one.
         features: for the length.
         parts: of a text, 1 or 2.
+
+    Raises:
+        DataError: there is no token to pad with.
     """
     padding = (tokenizer.padding or {}).get("pad_id", _first(tokenizer, _PADDINGS))
-    assert padding is not None, "load_tokenizer has looked"
+    if padding is None:
+        raise DataError(
+            f"{features.tokenizer}: the tokenizer has no token to pad with. Give it one of "
+            f"{', '.join(_PADDINGS)}, or call its enable_padding()."
+        )
     separator = _first(tokenizer, _ENDS)
     return Tokens(
-        vocabulary=tokenizer.get_vocab_size(with_added_tokens=True),
+        vocabulary=max(padding, *tokenizer.get_vocab(with_added_tokens=True).values()) + 1,
         length=features.length,
         padding=padding,
         separator=padding if separator is None else separator,
@@ -94,27 +108,26 @@ def mask_of(tokenizer: Tokenizer) -> int | None:
     return _first(tokenizer, _MASKS)
 
 
+def unknown_of(tokenizer: Tokenizer) -> int | None:
+    """Return the number of the token that stands for what has no other, if there is one."""
+    return _first(tokenizer, _UNKNOWNS)
+
+
 def encode(tokenizer: Tokenizer, texts: Sequence[Text]) -> tuple[list[list[int]], list[list[int]]]:
-    """Return the tokens of each text, and for each of them 1 where it is a mark and no text."""
+    """Return the tokens of each text, and for each of them 1 where it is a mark and no text.
+
+    Raises:
+        DataError: the tokenizer has no token for a text.
+    """
     given = [text[0] if len(text) == 1 else text for text in texts]
-    encoded = tokenizer.encode_batch(given)
+    try:
+        encoded = tokenizer.encode_batch(given)
+    except Exception as error:  # the vendor raises nothing narrower
+        raise DataError(
+            f"the tokenizer cannot split the texts: {error}. Load one that has a token for what "
+            "it does not know, or let dlpipe make one (tokenizer: wordpiece)."
+        ) from error
     return [each.ids for each in encoded], [each.special_tokens_mask for each in encoded]
-
-
-def _untrained(features: TextFeatures) -> tuple[Tokenizer, Trainer]:
-    marks = [AddedToken(mark, special=True) for mark in SPECIAL]
-    size = features.vocabulary
-    match features.tokenizer:
-        case "bpe":
-            trainer = BpeTrainer(vocab_size=size, special_tokens=marks, show_progress=False)
-            return Tokenizer(models.BPE(unk_token=_UNKNOWN)), trainer
-        case "unigram":
-            return Tokenizer(models.Unigram()), UnigramTrainer(
-                vocab_size=size, special_tokens=marks, unk_token=_UNKNOWN, show_progress=False
-            )
-    tokenizer = Tokenizer(models.WordPiece(unk_token=_UNKNOWN))
-    tokenizer.decoder = decoders.WordPiece()
-    return tokenizer, WordPieceTrainer(vocab_size=size, special_tokens=marks, show_progress=False)
 
 
 def _first(tokenizer: Tokenizer, names: Sequence[str]) -> int | None:

@@ -37,6 +37,7 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         folder = Path(args["model_repository"], args["model_version"])
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.tokenizer.encode_special_tokens = True  # a written [SEP] is text
         self.padding = int(config["parameters"]["padding"]["string_value"])
         self.input = config["input"][0]["name"]
         self.output = config["output"][0]["name"]

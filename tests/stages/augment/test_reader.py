@@ -25,7 +25,9 @@ MakeSpec = Callable[..., DataSpec]
         ("array", "{}", "cannot be read: KeyError"),
         ("array", '{"images": "no.npy", "labels": "no.npy"}', "cannot be read: FileNotFoundError"),
         ("webdataset", '{"shards": ["no.tar"], "excluded": []}', "cannot be read: FileNotFound"),
-        ("records", "", "'records' is no reader. Allowed: 'folder', 'array' or 'webdataset'"),
+        ("records", "", "'records' is no reader. Allowed: .*, 'webdataset' or 'text'"),
+        ("text", '{"text": ["a"]}', "cannot be read: KeyError"),
+        ("text", '{"text": 3, "label": 0}', "cannot be read: TypeError"),
     ],
 )
 def test_a_bad_manifest_is_one_readable_error(

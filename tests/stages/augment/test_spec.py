@@ -14,10 +14,11 @@ from stages.augment.audio.operations import AudioOperation
 from stages.augment.operations import Flip, RandomResizedCrop, Rotate
 from stages.augment.plan import make_plan
 from stages.augment.spec import OPERATIONS, TransformSpec
+from stages.augment.text.operations import TextOperation
 
 bare_names = st.sampled_from(
     [n for n, kind in OPERATIONS.items() if n not in ("decode", "mixup", "cutmix")
-     and not issubclass(kind, AudioOperation)]
+     and not issubclass(kind, AudioOperation | TextOperation)]
 )  # fmt: skip
 
 
