@@ -91,6 +91,12 @@ def operator_libraries() -> list[OperatorLibrary]:
     return [point.load() for point in entry_points(group=_ENTRY_POINT_GROUP)]
 
 
+def has_operators() -> bool:
+    """Tell whether every library that is registered was built."""
+    libraries = operator_libraries()
+    return bool(libraries) and all(library.path() for library in libraries)
+
+
 def operators_beside(graph: Path) -> Path | None:
     """Return the library of a graph's operators; None: it needs none."""
     path = graph.with_name(OPERATORS_FILE)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from pipeline.graph_forms import has_operators
 from pipeline.stage import StageConfig
 
 PrecisionName = Literal["fp32", "fp16", "int8"]
@@ -71,9 +72,10 @@ class ExportConfig(StageConfig):
     """ONNX operator set of the exported graph."""
     simplify: bool = True
     """Drop needless nodes with onnxslim; undone if the graph then answers otherwise."""
-    custom_operators: bool = False
+    custom_operators: bool | Literal["auto"] = False
     """Let layers be operators of our own where that is faster: in FP32, for ONNX Runtime on a CPU.
-    Such a graph needs the library that lies beside it; plain operators run anywhere."""
+    Such a graph needs the library that lies beside it; plain operators run anywhere.
+    ``auto``: where that library was built."""
     calibration: CalibrationConfig = CalibrationConfig()
     """Where INT8 ranges come from."""
     max_drop: float = Field(default=0.5, ge=0.0, le=100.0)
@@ -99,6 +101,11 @@ class ExportConfig(StageConfig):
         if len(set(value)) != len(value):
             raise ValueError(f"{list(value)} names a precision twice; name each once")
         return value
+
+    @property
+    def takes_operators(self) -> bool:
+        """Whether graphs may have operators of our own."""
+        return has_operators() if self.custom_operators == "auto" else self.custom_operators
 
     @property
     def backend_names(self) -> tuple[str, ...]:

@@ -141,7 +141,7 @@ class Forge:
 
     @property
     def _may_have_operators(self) -> bool:
-        return self.config.custom_operators and not self.ctx.device.is_cuda
+        return self.config.takes_operators and not self.ctx.device.is_cuda
 
     def _takes_operators(self) -> bool:
         """Tell whether layers do; the plain graph is made first, and forms are chosen for it."""

@@ -51,7 +51,7 @@ def _forms(forms: Sequence[FormChoice]) -> Table:
         layer = f"{first} (+ {len(others)})" if others else first
         for form, times in choice.times_ms.items():
             ms = (round(each, 4) for each in times.values())
-            rows.append((layer, form, *ms, "kept" if form == choice.form else ""))
+            rows.append((layer, form, *ms, _kept(form, choice)))
         if choice.dense_ms:
             ms = (round(each, 4) for each in choice.dense_ms.values())
             rows.append((layer, "dense, of that size", *ms, f"kept is {choice.speedup:.2f} x"))
@@ -64,6 +64,12 @@ def _forms(forms: Sequence[FormChoice]) -> Table:
         "what they take in for real samples. All forms answer the same; a dense layer with as many "
         "neurons stands beside them for comparison.",
     )
+
+
+def _kept(form: str, choice: FormChoice) -> str:
+    if form == choice.form:
+        return "kept"
+    return "kept where operators are plain" if form == choice.plain else ""
 
 
 def _summary(chosen: Variant, noun: str) -> str:

@@ -45,7 +45,7 @@ class Export:
                 problems.append(Problem(path="backend", message=text))
         if not problems:
             problems.extend(self._check_choice(device))
-        if self.config.custom_operators:
+        if self.config.custom_operators is True:
             problems.extend(_missing_operators())
         return problems
 
@@ -65,7 +65,7 @@ class Export:
         """Return the versions and CPU features that change what is built and how it measures."""
         versions = {name: installed_version(name) for name in _PACKAGES}
         operators = {}
-        if self.config.custom_operators:
+        if self.config.takes_operators:
             found = [library.path() for library in operator_libraries()]
             operators = {f"operators {path.name}": sha256_file(path) for path in found if path}
         return {**versions, **operators, "cpu": relevant_flags()}
@@ -79,7 +79,7 @@ class Export:
             if "auto" in self.config.backend_names and backend not in backends:
                 ctx.events.info(f"passed over {backend.name}: {backend.why_not(ctx.device)}")
         idle = self.why_no_operators(backends, ctx.device)
-        if self.config.custom_operators and idle:
+        if self.config.custom_operators is True and idle:
             ctx.events.warning(f"custom_operators: has no effect here: {idle}")
         return export(self.config, backends, ctx)
 

@@ -85,7 +85,7 @@ def batch_size_of(
             found = _search(module, config, spec, precision, ctx)
         write_atomic(ctx.dir / _FILE, json.dumps(asdict(found)))
     ctx.events.info(
-        f"batch_size: auto takes {found.chosen} ({found.images_per_s[found.chosen]:,.0f} a second); "
+        f"batch_size: auto takes {found.chosen}, {found.images_per_s[found.chosen]:,.0f} a second; "
         "optimizer.lr stays as it is written, whatever the size (lr: auto searches it)"
     )
     ctx.events.emit("batch search", batch_size=found.chosen)

@@ -123,7 +123,8 @@ def test_the_report_has_the_operator_beside_the_plain_forms(run):
     blocks = load_section(context.dir).blocks
     (table,) = (b for b in blocks if isinstance(b, Table) and b.title == "Forms of layers")
     kept = {row[1]: row[-1] for row in table.rows}
-    assert list(kept) == ["gathered", "masked", "operator"]
+    assert list(kept) == ["gathered", "masked", "operator", "dense, of that size"]
+    assert kept["dense, of that size"].startswith("kept is ")
     assert kept["operator"] == "kept"
     assert sorted([kept["gathered"], kept["masked"]]) == ["", "kept where operators are plain"]
     assert {row[0] for row in table.rows} == {"net.2 (+ 1)"}
@@ -196,6 +197,9 @@ def test_a_library_that_was_not_built_is_a_problem_that_says_what_to_do(monkeypa
     assert problem.message.startswith("gone.so is not there. pip builds it where it finds a C++")
     assert problem.message.endswith("Or set custom_operators: false.")
     assert export(custom_operators=False).check(CPU) == []
+    auto = export(custom_operators="auto")
+    assert auto.check(CPU) == []
+    assert not auto.config.takes_operators
 
 
 def test_without_any_library_the_problem_is_the_installation(monkeypatch):
