@@ -21,7 +21,7 @@ from stages.augment.text.tokenizer import load_tokenizer, unknown_of
 
 MAX_CLASSES = 12
 _SAMPLED = 4096
-_SHOWN_TOKENS = 32
+_SHOWN_TOKENS = 12
 _SHOWN_LETTERS = 300
 
 

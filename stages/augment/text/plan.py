@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.artifacts import Tokens
 from stages.augment.operations import Cutmix, Mixup, Operation
-from stages.augment.text.operations import DropTokens, MaskTokens, TextOperation
+from stages.augment.text.operations import MaskTokens, TextOperation
 
 Row = NDArray[np.int32]  # (tokens,)
 _MULTIPLE = 8
@@ -57,29 +57,50 @@ def alter(
         mask: the token that hides others; None: `MaskTokens` leaves them out instead.
         key: names the batch, for instance (seed, epoch, rank, number).
     """
-    altered, kept_marks = list(rows), list(marks)
+    values, stays = np.concatenate(rows), np.concatenate(marks)  # all texts one behind the other
+    text = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
     streams = np.random.default_rng(list(key)).spawn(len(plan.operations))
     for operation, rng in zip(plan.operations, streams, strict=True):
-        for i, (row, stays) in enumerate(zip(altered, kept_marks, strict=True)):
-            own = ~stays if mask is None else ~stays & (row != mask)
-            hit = _drawn(own, ~stays, operation.share, rng)
-            if isinstance(operation, MaskTokens) and mask is not None:
-                altered[i] = np.where(hit, np.int32(mask), row)
-            elif isinstance(operation, DropTokens | MaskTokens):
-                altered[i], kept_marks[i] = row[~hit], stays[~hit]
-    return altered
+        own = ~stays if mask is None else ~stays & (values != mask)
+        hit = _drawn(own, ~stays, text, operation.share, rng)
+        if isinstance(operation, MaskTokens) and mask is not None:
+            values = np.where(hit, np.int32(mask), values)
+        else:
+            values, stays, text = values[~hit], stays[~hit], text[~hit]
+    ends = np.searchsorted(text, np.arange(1, len(rows)))
+    return np.split(values, ends)
 
 
 def _drawn(
-    own: NDArray[np.bool_], movable: NDArray[np.bool_], share: float, rng: np.random.Generator
+    own: NDArray[np.bool_],
+    movable: NDArray[np.bool_],
+    text: NDArray[np.int64],
+    share: float,
+    rng: np.random.Generator,
 ) -> NDArray[np.bool_]:
-    """Draw the tokens that an operation takes; one at least of the text's own is left."""
+    """Draw the tokens that an operation takes; one at least of each text's own is left.
+
+    Args:
+        own: for each token of all texts, whether it says something.
+        movable: whether it may be taken.
+        text: the number of its text.
+        share: of the movable ones.
+        rng: to draw from.
+    """
     chance = rng.random(len(own))
     hit: NDArray[np.bool_] = (chance < share) & movable
-    spare = own if own.any() else movable
-    if hit.any() and not (spare & ~hit).any():
-        hit[np.flatnonzero(spare)[chance[spare].argmax()]] = False
+    spare = np.where(_in_texts(own, text)[text], own, movable)
+    robbed = _in_texts(hit, text) & ~_in_texts(spare & ~hit, text)
+    for number in np.flatnonzero(robbed):
+        candidates = np.flatnonzero(spare & (text == number))
+        hit[candidates[chance[candidates].argmax()]] = False
     return hit
+
+
+def _in_texts(tokens: NDArray[np.bool_], text: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Tell for each text whether any of its tokens is one of these."""
+    found: NDArray[np.bool_] = np.bincount(text, weights=tokens) > 0
+    return found
 
 
 def padded(rows: Sequence[Row], tokens: Tokens) -> NDArray[np.int32]:

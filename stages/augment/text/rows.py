@@ -205,5 +205,5 @@ def _check_columns(path: Path, wanted: Sequence[str], found: Sequence[str]) -> N
             raise DataError(
                 f"{path}: there is no column '{column}'. It has: {', '.join(found) or 'none'}."
                 f"{nearest(column, found)} Name the columns in dataset: {{text: ..., column: ..., "
-                "label: ...}}."
+                "label: ...}."
             )
