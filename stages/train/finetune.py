@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.artifacts import DataSpec, TrainedModel
+from pipeline.errors import ConfigError
 from pipeline.events import EventLog
+from pipeline.files import sha256_text
 from stages.train.config import TrainConfig
 from stages.train.freeze import Freezing, plan_freezing
 from stages.train.models.classifier import Classifier
@@ -74,8 +77,14 @@ def start_from(module: Classifier, file: WeightsFile, spec: DataSpec, events: Ev
     """Lay the weights over the network, and say what became of each part.
 
     Raises:
-        ConfigError: they are of another network.
+        ConfigError: they are of another network, or know other tokens.
     """
+    if file.note is not None and file.note.tokenizer != tokenizer_hash(spec):
+        raise ConfigError(
+            f"stages.train.pretrained: '{file.path}' was trained on the tokens of another "
+            "tokenizer, and means others by their numbers. Load its tokenizer: set "
+            "augment.text.tokenizer to the tokenizer.json in that run's augment folder."
+        )
     fit = load_pretrained(module, file, spec.classes)
     head = f"new: {', '.join(fit.new_head)}" if fit.new_head else "kept, its classes are the same"
     more = "; the first convolution was adapted to the channels" if fit.input_adapted else ""
@@ -110,7 +119,16 @@ def freeze_as_asked(module: Classifier, config: TrainConfig, events: EventLog) -
     return freezing
 
 
-def note_of(trained: TrainedModel) -> Note:
+def tokenizer_hash(spec: DataSpec) -> str:
+    """Return a hash of what token numbers mean, however long texts may be; images have none."""
+    if spec.tokens is None or spec.preprocess is None:
+        return ""
+    tokenizer = json.loads(spec.preprocess.read_text(encoding="utf-8"))
+    meaning = {key: tokenizer[key] for key in tokenizer.keys() - {"truncation", "padding"}}
+    return sha256_text(json.dumps(meaning, sort_keys=True))
+
+
+def note_of(trained: TrainedModel, spec: DataSpec) -> Note:
     """Return what a file of weights should say about itself, so that others can start from it."""
     arguments = trained.module.arguments
     return Note.model_validate(
@@ -120,6 +138,7 @@ def note_of(trained: TrainedModel) -> Note:
             "classes": trained.classes,
             "mean": arguments.get("mean", ()),
             "std": arguments.get("std", ()),
+            "tokenizer": tokenizer_hash(spec),
         }
     )
 

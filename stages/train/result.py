@@ -65,7 +65,7 @@ def finish(draft: TrainedModel, loop: Loop, check: AmpCheck | None) -> TrainedMo
         hops=tuple(hops),
     )
     if learner.layout.is_first:
-        save_weights(weights, draft.weights, note_of(draft).as_metadata())
+        save_weights(weights, draft.weights, note_of(draft, ctx.get(DataSpec)).as_metadata())
         reference.save(predictions)
         outcome = Outcome(
             trained=trained,

@@ -33,6 +33,8 @@ class Note(BaseModel):
     mean: tuple[float, ...]
     """Empty for a network that reads texts, as is `std`."""
     std: tuple[float, ...]
+    tokenizer: str = ""
+    """Hash of what the network's token numbers mean; empty for one that takes images."""
 
     def as_metadata(self) -> dict[str, str]:
         """Return it in the form that safetensors keeps."""
