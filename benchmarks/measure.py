@@ -99,7 +99,8 @@ def take_turns(
         sides: what is compared; names must differ.
         rounds: how often each takes its turn.
         unit: what a turn counts.
-        wait: called before each turn, so that one side's leftovers do not weigh on the next.
+        wait: called before each turn, so that one side's leftovers do not weigh on the next; not
+            where there is but one round, which shows no more than that all sides run.
 
     Raises:
         ValueError: two sides have one name.
@@ -110,7 +111,8 @@ def take_turns(
     turns: dict[str, list[Turn]] = {name: [] for name in by_name}
     for number in range(-WARM_UP_ROUNDS, rounds):
         for name in order_of(list(by_name), max(number, 0)):
-            wait()
+            if rounds > 1:
+                wait()
             turn = by_name[name].turn()
             if number >= 0:
                 turns[name].append(turn)

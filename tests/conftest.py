@@ -25,6 +25,14 @@ settings.load_profile("untimed")
 ROOT = Path(__file__).parents[1]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put tests that share runs first, so that one worker makes these and no other has to again.
+
+    A worker keeps what stands first in its list; only what stands last is taken over by others.
+    """
+    items.sort(key=lambda item: item.path.parent.name != "tests")
+
+
 @dataclass(frozen=True)
 class Finished:
     """A command that has ended."""

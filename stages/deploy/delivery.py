@@ -20,7 +20,7 @@ from stages.deploy.config import DeployConfig
 from stages.deploy.gates import gates_of, served_hops
 from stages.deploy.load import LoadResult, Request, measure
 from stages.deploy.offline import OnnxModel
-from stages.deploy.plan import ServingPlan, make_plan
+from stages.deploy.plan import NEEDS_TOKENIZERS, ServingPlan, make_plan
 from stages.deploy.ports import Endpoints
 from stages.deploy.repository import write_repository
 from stages.deploy.running import running_server
@@ -63,6 +63,8 @@ def deliver(ctx: Context, config: DeployConfig, backend: DeployBackend, name: st
     write_repository(repository, plan, canary, warmup_image)
     ctx.events.info(f"repository of {plan.name} written, variant {plan.variant.name}")
     delivery = Delivery(plan=plan, backend=name, repository=repository)
+    if plan.tokens is not None and backend.RUNTIME == "native":
+        ctx.events.info(NEEDS_TOKENIZERS)
     with running_server(
         backend,
         repository,

@@ -14,6 +14,11 @@ from stages.deploy.config import DeployConfig
 
 SERVABLE = {"python": ("onnx",), "native": ("onnx", "engine")}
 """What each runtime can load; an engine of TensorRT-RTX fits none of Triton's backends."""
+NEEDS_TOKENIZERS = (
+    "Texts are split into tokens by a Python model, for which NVIDIA's container lacks a package: "
+    "build an image on it with RUN pip install tokenizers, and name that one."
+)
+
 ENCODED = TensorSpec(name="encoded", dtype="uint8", shape=(-1, -1))
 """One file a row, an image or a sound, as raw bytes; rows of a batch are padded with zeros, which
 decoders ignore."""

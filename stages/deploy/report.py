@@ -19,6 +19,7 @@ from pipeline.report.blocks import (
 from stages.deploy.delivery import Delivery
 from stages.deploy.load import LoadResult
 from stages.deploy.pbtxt import CONFIG_FILE
+from stages.deploy.plan import NEEDS_TOKENIZERS
 from stages.deploy.usage import curl_example, python_example
 from stages.deploy.verify import Check
 
@@ -154,8 +155,10 @@ def _manifest_notes(delivery: Delivery) -> list[Block]:
     if cluster.repository is not None:
         text += (
             f" Their container takes the models from the folder {cluster.repository.name} "
-            "(onnxruntime and dali backends), which this machine cannot run and has not verified."
+            "(Triton's own backends), which this machine cannot run and has not verified."
         )
+    if delivery.plan.tokens is not None:
+        text += f" {NEEDS_TOKENIZERS}"
     return [Note(text=text)]
 
 

@@ -64,7 +64,8 @@ def _build(
     name = f"{backend.name}-{precision}"
     folder = ctx.dir / name
     folder.mkdir(parents=True, exist_ok=True)
-    graph = forge.graph(precision, maker.INT8_FORM, operators=maker.LOADS_OPERATORS)
+    operators = getattr(maker, "LOADS_OPERATORS", False)
+    graph = forge.graph(precision, maker.INT8_FORM, operators=operators)
     ctx.events.info(f"building {name}")
     built = maker.build(
         graph,

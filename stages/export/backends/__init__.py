@@ -98,9 +98,11 @@ class ExportBackend(Protocol):
     """What each module under ``backends/`` offers, as plain functions of these names."""
 
     INT8_FORM: Literal["u8s8", "s8s8"]
-    """The Q/DQ form it takes: unsigned/signed for CPUs, signed/signed for TensorRT."""
-    LOADS_OPERATORS: bool
-    """Whether it loads a library of operators that lies beside a graph."""
+    """The Q/DQ form it takes: unsigned/signed for CPUs, signed/signed for TensorRT.
+
+    A module that loads a library of operators which lies beside a graph has ``LOADS_OPERATORS =
+    True`` as well.
+    """
 
     def build(
         self,

@@ -13,7 +13,6 @@ from stages.export.engine.compiler import compile_graph
 from stages.export.engine.session import open_engine
 
 INT8_FORM: Literal["u8s8", "s8s8"] = "s8s8"
-LOADS_OPERATORS = False
 
 
 def build(

@@ -99,7 +99,7 @@ def test_the_section_has_a_row_for_each_and_sets_off_the_chosen(run):
     assert table.rows[chosen][0] == exported.chosen
     assert any(isinstance(block, ScatterChart) for block in section.blocks)
     calibration = [b for b in section.blocks if isinstance(b, Facts) and b.title == "Calibration"]
-    assert dict(calibration[0].items)["images"] == 36
+    assert dict(calibration[0].items)["samples"] == 36
 
 
 def test_no_file_holds_the_path_of_the_folder(run):
