@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("training", "precision", "loader", "inference", "server", "time_to_accuracy", "fff",
-         "fff_quality")  # fmt: skip
+         "fff_quality", "fff_gpu")  # fmt: skip
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
