@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -64,9 +65,15 @@ def _of_onnxruntime(w_in: torch.Tensor, w_out: torch.Tensor) -> Answer:
 
 
 def onnxruntime_answer(
-    network: nn.Module, example: torch.Tensor
+    network: nn.Module, example: torch.Tensor, library: Path | None = None
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a network as ONNX Runtime computes it, for any batch, on as many threads as torch."""
+    """Return a network as ONNX Runtime computes it, for any batch, on as many threads as torch.
+
+    Args:
+        network: in evaluation mode.
+        example: of what it takes, two samples or more.
+        library: of operators that its graph has.
+    """
     import onnxruntime
 
     batch = torch.export.Dim("batch", min=1, max=2**20)
@@ -80,6 +87,8 @@ def onnxruntime_answer(
     def session_of(threads: int) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        if library is not None:
+            options.register_custom_ops_library(str(library))
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     name = session_of(1).get_inputs()[0].name

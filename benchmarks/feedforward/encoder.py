@@ -10,6 +10,8 @@ from torch import nn
 
 from benchmarks.feedforward.dense import onnxruntime_answer
 from stages.train.fff.inference import pack_layers
+from stages.train.fff.layer import fast_layers
+from stages.train.fff.onnx_operator import FORM, LIBRARY
 from stages.train.fff.swap import swap_feedforward
 
 WIDTH, HEADS, NEURONS, WORDS = 768, 12, 3072, 128
@@ -46,4 +48,10 @@ def encoder_sides(layers: int, depth: int) -> dict[str, Callable[[torch.Tensor],
     for name, network in (("dense", dense), ("fff in plain operators", fast)):
         session = onnxruntime_answer(network, example)
         sides[f"onnxruntime, {name}"] = lambda x, session=session: session(x.numpy())
+    library = LIBRARY.path()
+    if library is not None:
+        for layer in fast_layers(fast).values():
+            layer.graph_form = FORM
+        run = onnxruntime_answer(fast, example, library)
+        sides["onnxruntime, fff as an operator"] = lambda x: run(x.numpy())
     return sides
