@@ -6,10 +6,12 @@ measure. Without apt's lists there are none, and the benchmark says so.
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable
 from contextlib import closing
 from functools import cache
 from pathlib import Path
+from shutil import rmtree
 from tempfile import mkdtemp
 
 import torch
@@ -41,7 +43,9 @@ def data(batches: int) -> DataSpec:
             "text": {"vocabulary": 8192, "length": 48},
         }
     )  # fmt: skip
-    return Augment(config).run(Context(dir=Path(mkdtemp(prefix="package-texts."))))
+    folder = Path(mkdtemp(prefix="package-texts."))
+    atexit.register(rmtree, folder)
+    return Augment(config).run(Context(dir=folder))
 
 
 def encoder(spec: DataSpec, width: int, mlp_ratio: float, fff: dict[str, int] | None) -> Classifier:

@@ -16,7 +16,7 @@ from pipeline.artifacts import Kind
 from pipeline.stage import StageConfig
 from stages.augment.audio.features import AudioFeatures
 from stages.augment.datasets import Dataset, kind_of
-from stages.augment.names import misplaced
+from stages.augment.names import THINGS, misplaced
 from stages.augment.spec import Normalize, Operation, Operations, is_random
 from stages.augment.text.features import TextFeatures
 
@@ -67,8 +67,12 @@ def _same_each_time(operations: tuple[Operation, ...]) -> tuple[Operation, ...]:
 EvalOperations = Annotated[Operations, AfterValidator(_same_each_time)]
 
 
-_HELD: dict[str, str] = {"image": "images", "audio": "clips of sound", "text": "texts"}
-_INSTEAD: dict[str, str] = {
+_EXAMPLES: dict[Kind, str] = {
+    "audio": "keywords or dataset: {audio_folder: ...}",
+    "text": "packages or dataset: {text: table.csv}",
+}
+"""Data sets for each section that has the name of a kind."""
+_INSTEAD: dict[Kind, str] = {
     "audio": "a spectrogram has mels x frames and one channel. Leave them out and set "
     "audio: {mels: ..., seconds: ..., hop_ms: ...}.",
     "text": "a text has tokens. Leave them out and set text: {length: ...}.",
@@ -133,13 +137,10 @@ class AugmentConfig(StageConfig):
         wrong = misplaced((*(self.train or ()), *(self.eval or ())), self.kind)
         if wrong:
             raise ValueError(wrong)
-        for name, kind, example in (
-            ("audio", "audio", "keywords or dataset: {audio_folder: ...}"),
-            ("text", "text", "packages or dataset: {text: table.csv}"),
-        ):
-            if getattr(self, name) is not None and self.kind != kind:
+        for kind, example in _EXAMPLES.items():
+            if getattr(self, kind) is not None and self.kind != kind:
                 raise ValueError(
-                    f"{name}: is for {_HELD[kind]}, and the data set holds {_HELD[self.kind]}. "
+                    f"{kind}: is for {THINGS[kind]}, and the data set holds {THINGS[self.kind]}. "
                     f"Leave it out, or use dataset: {example}."
                 )
         if self.kind != "image" and (self.size != "auto" or self.channels != "auto"):

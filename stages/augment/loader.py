@@ -76,7 +76,9 @@ def open_loader(
         rank=shard[0],
         world=shard[1],
     )
-    executor = _open_executor(backend or spec.backend, device, reader, plan, batch_size, bad_files)
+    executor = _open_executor(
+        spec.kind, backend or spec.backend, device, reader, plan, batch_size, bad_files
+    )
     if schedule.train and isinstance(executor, MeasuresLength):
         schedule = replace(schedule, lengths=executor.lengths)
     return ScheduledLoader(executor, schedule, plan.mixing, reader.labels, bad_files, device)
@@ -113,8 +115,10 @@ def preprocess_texts(spec: DataSpec, texts: Sequence[tuple[str, ...]]) -> NDArra
             f"text {wrong}: has {len(texts[wrong])} parts. Allowed: {plan.tokens.parts}, as the "
             f"texts of {spec.name} have."
         )
-    reader = TextReader.of(texts)
-    executor = _open_executor(spec.backend, CPU, reader, plan, len(texts), BadFiles(None, "fail"))
+    reader = TextReader(texts, np.zeros(len(texts), dtype=np.int64))
+    executor = _open_executor(
+        spec.kind, spec.backend, CPU, reader, plan, len(texts), BadFiles(None, "fail")
+    )
     executor.submit(np.arange(len(texts)), (0,))
     return executor.collect().numpy()
 
@@ -144,6 +148,7 @@ def preprocess_bytes(
     if not encoded:
         return np.empty((0, plan.height, plan.width, plan.channels), dtype=np.uint8)
     executor = _open_executor(
+        spec.kind,
         backend or spec.backend,
         device,
         BytesReader(encoded),
@@ -178,6 +183,7 @@ def _plan(spec: DataSpec, split: SplitName) -> AnyPlan:
 
 
 def _open_executor(
+    kind: Kind,
     backend: str,
     device: Device,
     reader: AnyReader,
@@ -185,8 +191,7 @@ def _open_executor(
     batch_size: int,
     bad_files: BadFiles,
 ) -> Executor:
-    kinds: dict[type, Kind] = {Plan: "image", AudioPlan: "audio", TextPlan: "text"}
-    backends = backends_for(kinds[type(plan)])
+    backends = backends_for(kind)
     chosen = select(backends, backend, device, where="stages.augment.backend").backend
     executor: Executor = chosen.load().open_executor(
         reader, plan, device, batch_size, bad_files.add

@@ -32,7 +32,8 @@ _ALLOWED: dict[Kind, tuple[str, ...]] = {
     "audio": (*_FOR_CLIPS, "normalize", "mixup", "cutmix"),
     "text": (*_FOR_TEXTS,),
 }
-_THINGS: dict[Kind, str] = {"image": "images", "audio": "clips of sound", "text": "texts"}
+THINGS: dict[Kind, str] = {"image": "images", "audio": "clips of sound", "text": "texts"}
+"""What data sets of each kind hold, as a person says it."""
 _COUNTERPARTS = {
     "erase": ("time_mask", "frequency_mask"),
     "random_resized_crop": ("random_crop",),
@@ -63,6 +64,6 @@ def misplaced(operations: Iterable[Operation], kind: Kind) -> str:
     likes = [like for like in _COUNTERPARTS.get(wrong, ()) if like in allowed]
     hint = f" Did you mean {choices(likes)}?" if likes else ""
     return (
-        f"{wrong!r} works on {_THINGS[theirs]}, and the data set holds {_THINGS[kind]}. "
+        f"{wrong!r} works on {THINGS[theirs]}, and the data set holds {THINGS[kind]}. "
         f"Allowed: {choices(allowed)}.{hint}"
     )

@@ -68,5 +68,6 @@ def _open_packages(ctx: Context) -> Source:
     folder = ctx.dir / BUILT_IN_FOLDER
     digest = write_packages(folder)
     ctx.events.info(f"packages: SHA-256 {digest}; figures of other hashes are of other texts")
-    train, held_out = (folder / FILES[part] for part in ("train", "eval"))
-    return open_text(train, held_out, ("text",), "label", name="packages")
+    return open_text(
+        folder / FILES["train"], folder / FILES["eval"], ("text",), "label", name="packages"
+    )

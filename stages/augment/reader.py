@@ -6,7 +6,7 @@ import json
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,9 +34,7 @@ class FolderReader:
     """Image files, one a line of a JSON Lines manifest."""
 
     def __init__(self, manifest: Path) -> None:
-        with manifest.open(encoding="utf-8") as lines:
-            entries = [json.loads(line) for line in lines if line.strip()]
-        self.labels = np.array([entry["label"] for entry in entries], dtype=np.int64)
+        entries, self.labels = _entries(manifest)
         self._paths = [str(manifest.parent / entry["file"]) for entry in entries]
 
     def name(self, position: int) -> str:
@@ -87,25 +85,28 @@ class ArrayReader:
 
 
 class TextReader:
-    """Texts, one a line of a JSON Lines manifest."""
+    """Texts in memory, each of one part or two."""
 
-    def __init__(self, manifest: Path) -> None:
-        with manifest.open(encoding="utf-8") as lines:
-            entries = [json.loads(line) for line in lines if line.strip()]
-        self.labels = np.array([entry["label"] for entry in entries], dtype=np.int64)
-        self.texts = [tuple(entry["text"]) for entry in entries]
+    def __init__(self, texts: Sequence[tuple[str, ...]], labels: NDArray[np.int64]) -> None:
+        self.texts = list(texts)
+        self.labels = labels
 
     @classmethod
-    def of(cls, texts: Sequence[tuple[str, ...]]) -> TextReader:
-        """Wrap texts that a caller holds; they have no labels."""
-        reader = cls.__new__(cls)
-        reader.texts = list(texts)
-        reader.labels = np.zeros(len(reader.texts), dtype=np.int64)
-        return reader
+    def read(cls, manifest: Path) -> TextReader:
+        """Read texts, one a line of a JSON Lines manifest."""
+        entries, labels = _entries(manifest)
+        return cls([tuple(entry["text"]) for entry in entries], labels)
 
     def name(self, position: int) -> str:
         """Return the text's number."""
         return f"text {position}"
+
+
+def _entries(manifest: Path) -> tuple[list[dict[str, Any]], NDArray[np.int64]]:
+    """Return the lines of a JSON Lines manifest, and their labels."""
+    with manifest.open(encoding="utf-8") as lines:
+        entries = [json.loads(line) for line in lines if line.strip()]
+    return entries, np.array([entry["label"] for entry in entries], dtype=np.int64)
 
 
 AnyReader = FileReader | ArrayReader | TextReader
@@ -121,7 +122,7 @@ def open_reader(spec: DataSpec, split: str) -> AnyReader:
         "folder": FolderReader,
         "array": ArrayReader,
         "webdataset": ShardReader,
-        "text": TextReader,
+        "text": TextReader.read,
     }
     if split not in spec.splits:
         raise DataError(

@@ -23,7 +23,7 @@ from pipeline.files import write_atomic
 from stages.augment.sources import Part
 
 LISTS = Path("/var/lib/apt/lists")
-FILES = {"train": "train.jsonl", "eval": "eval.jsonl"}
+FILES: dict[Part, str] = {"train": "train.jsonl", "eval": "eval.jsonl"}
 _EVAL_OF = 5
 """One text in this many is held out."""
 _FIELDS = ("Package: ", "Section: ", "Description: ", "Description-en: ")
@@ -56,8 +56,8 @@ def write_packages(folder: Path) -> str:
             lines[part].append(f"{row}\n")
     digest = hashlib.sha256()
     folder.mkdir(parents=True, exist_ok=True)
-    for side, name in FILES.items():
-        table = "".join(lines["train" if side == "train" else "eval"])
+    for part, name in FILES.items():
+        table = "".join(lines[part])
         digest.update(table.encode())
         write_atomic(folder / name, table)
     return digest.hexdigest()

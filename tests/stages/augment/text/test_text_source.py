@@ -114,6 +114,6 @@ def test_what_a_manifest_holds_is_what_was_read(
     (folder / "t.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     source = opened(folder / "t.jsonl")
     split = Split(manifest=source.write_manifest("all", range(len(texts)), folder), samples=1)
-    reader = TextReader(split.manifest)
+    reader = TextReader.read(split.manifest)
     assert reader.texts == list(source.texts[:-1])
     assert reader.labels.tolist() == [item.label for item in source.items[:-1]]
