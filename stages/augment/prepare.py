@@ -78,9 +78,9 @@ def _show(
 ) -> tuple[Block, FactRows]:
     """Return what the report shows of images, of clips or of texts."""
     if transforms.text is not None:
-        from stages.augment.text.chapter import text_facts, text_table
+        from stages.augment.text.chapter import show_texts
 
-        return text_table(spec, ctx), text_facts(used, spec, transforms.text)
+        return show_texts(used, spec, transforms.text)
     if transforms.audio is None:
         return image_gallery(write_preview(spec, ctx)), image_facts(card)
     from stages.augment.audio.chapter import clip_facts, clip_gallery

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -122,30 +122,31 @@ def _walk(root: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _folder_problems(key: str, text: str) -> list[Problem]:
-    path = user_path(text)
-    if not path.exists():
-        why = missing(path)
-    elif not path.is_dir():
-        why = f"{path} is a file, and a folder is expected."
-    elif not os.access(path, os.R_OK | os.X_OK):
-        why = f"{path} cannot be read: no permission."
-    else:
-        return []
-    return [Problem(path=f"dataset.{key}", message=f"{text!r}: {why}")]
+    def wrong(path: Path) -> str:
+        return "" if path.is_dir() else f"{path} is a file, and a folder is expected."
+
+    return _path_problems(key, text, wrong, os.R_OK | os.X_OK)
 
 
 def _table_problems(key: str, text: str) -> list[Problem]:
+    def wrong(path: Path) -> str:
+        if not path.is_file():
+            return f"{path} is a folder, and a table is expected, with one text a row."
+        if path.suffix.lower() not in ENDINGS:
+            return f"a table ends in {choices(ENDINGS)}.{nearest(path.suffix, ENDINGS)}"
+        return ""
+
+    return _path_problems(key, text, wrong, os.R_OK)
+
+
+def _path_problems(key: str, text: str, wrong: Callable[[Path], str], access: int) -> list[Problem]:
     path = user_path(text)
     if not path.exists():
         why = missing(path)
-    elif not path.is_file():
-        why = f"{path} is a folder, and a table is expected, with one text a row."
-    elif path.suffix.lower() not in ENDINGS:
-        why = f"a table ends in {choices(ENDINGS)}.{nearest(path.suffix, ENDINGS)}"
-    elif not os.access(path, os.R_OK):
+    elif not (why := wrong(path)):
+        if os.access(path, access):
+            return []
         why = f"{path} cannot be read: no permission."
-    else:
-        return []
     return [Problem(path=f"dataset.{key}", message=f"{text!r}: {why}")]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -197,54 +198,62 @@ def confusion(answers: torch.Tensor, targets: torch.Tensor, classes: int) -> NDA
     return pairs.view(classes, classes).numpy().astype(np.int64)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mistake:
+    """A sample that was answered wrongly."""
+
+    index: int
+    """Its position in the manifest."""
+    true: str
+    said: str
+    confidence: str
+
+
 def _mistakes(loop: Loop, outcome: Outcome) -> list[Block]:
     """Show the samples that were answered wrongly with most confidence."""
-    reference = outcome.reference
+    reference, classes = outcome.reference, outcome.trained.classes
     confidence, answers = reference.logits.softmax(1).max(1)
     wrong = (answers != reference.targets).nonzero().flatten()
     if not len(wrong):
         return [Note(text="No sample of the eval split is answered wrongly.", level="good")]
-    worst = wrong[confidence[wrong].argsort(descending=True)][:_PICTURES]
-    caption = f"The {len(worst)} of {len(wrong)} mistakes that the model was surest of."
-    spec = loop.ctx.get(DataSpec)
-    if spec.tokens is None:
-        return _gallery(loop, outcome, worst, caption)
-    texts, classes = read_texts(spec, "eval"), outcome.trained.classes
-    rows = tuple(
-        (
-            " | ".join(texts[int(reference.index[row])]),
-            classes[int(reference.targets[row])],
-            classes[int(answers[row])],
-            f"{float(confidence[row]):.0%}",
+    worst = [
+        Mistake(
+            index=int(reference.index[row]),
+            true=classes[int(reference.targets[row])],
+            said=classes[int(answers[row])],
+            confidence=f"{float(confidence[row]):.0%}",
         )
-        for row in worst.tolist()
-    )
+        for row in wrong[confidence[wrong].argsort(descending=True)][:_PICTURES].tolist()
+    ]
+    caption = f"The {len(worst)} of {len(wrong)} mistakes that the model was surest of."
+    if loop.ctx.get(DataSpec).kind == "text":
+        return [_table_of(worst, loop, caption)]
+    return [_gallery_of(worst, loop, caption)]
+
+
+def _table_of(worst: Sequence[Mistake], loop: Loop, caption: str) -> Table:
+    texts = read_texts(loop.ctx.get(DataSpec), "eval")
+    rows = [(" | ".join(texts[m.index]), m.true, m.said, m.confidence) for m in worst]
     columns = ("text", "is", "taken for", "confidence")
-    return [Table(title="Surest mistakes", columns=columns, rows=rows, caption=caption)]
+    return Table(title="Surest mistakes", columns=columns, rows=tuple(rows), caption=caption)
 
 
-def _gallery(loop: Loop, outcome: Outcome, worst: torch.Tensor, caption: str) -> list[Block]:
-    reference, classes = outcome.reference, outcome.trained.classes
-    confidence, answers = reference.logits.softmax(1).max(1)
-    images = _images_at({int(reference.index[row]) for row in worst}, loop)
+def _gallery_of(worst: Sequence[Mistake], loop: Loop, caption: str) -> Gallery:
+    images = _images_at({mistake.index for mistake in worst}, loop)
     folder = loop.ctx.dir / "mistakes"
+    folder.mkdir(exist_ok=True)
     pictures = []
-    for row in worst.tolist():
-        index = int(reference.index[row])
-        if index not in images:
+    for mistake in worst:
+        if mistake.index not in images:
             continue
-        folder.mkdir(exist_ok=True)
-        _draw(images[index]).save(folder / f"{index}.png")
-        said, true = classes[int(answers[row])], classes[int(reference.targets[row])]
-        told = f"is {true}, taken for {said} ({float(confidence[row]):.0%})"
-        pictures.append(Picture(path=f"mistakes/{index}.png", caption=told))
-    return [Gallery(title="Surest mistakes", pictures=tuple(pictures), caption=caption)]
+        _draw(images[mistake.index]).save(folder / f"{mistake.index}.png")
+        told = f"is {mistake.true}, taken for {mistake.said} ({mistake.confidence})"
+        pictures.append(Picture(path=f"mistakes/{mistake.index}.png", caption=told))
+    return Gallery(title="Surest mistakes", pictures=tuple(pictures), caption=caption)
 
 
 def _images_at(wanted: set[int], loop: Loop) -> dict[int, NDArray[np.uint8]]:
     found: dict[int, NDArray[np.uint8]] = {}
-    if not wanted:
-        return found
     for batch in loop.eval_loader:
         loop.ctx.stop.check()
         for row, index in enumerate(batch.index.tolist()):

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from pipeline.artifacts import DataSpec
-from pipeline.context import Context
 from pipeline.report.blocks import Table
 from stages.augment.chapter import FactRows
-from stages.augment.loader import preprocess_texts, read_texts
+from stages.augment.loader import preprocess_texts
 from stages.augment.reader import TextReader, open_reader
 from stages.augment.sources import Finding
 from stages.augment.text.features import TextFeatures
@@ -25,13 +24,38 @@ _SHOWN_TOKENS = 12
 _SHOWN_LETTERS = 300
 
 
-def text_facts(findings: Sequence[Finding], spec: DataSpec, features: TextFeatures) -> FactRows:
-    """Return how long the texts are, and what the tokenizer makes of them."""
+def show_texts(
+    findings: Sequence[Finding], spec: DataSpec, features: TextFeatures
+) -> tuple[Table, FactRows]:
+    """Return some training texts as tokens, and how long all are.
+
+    Args:
+        findings: of the texts in use.
+        spec: with its tokenizer.
+        features: for the tokenizer's name.
+    """
+    assert spec.preprocess is not None
+    reader = open_reader(spec, "train")
+    assert isinstance(reader, TextReader)
+    tokenizer = load_tokenizer(spec.preprocess)
+    return _examples(spec, reader, tokenizer), _facts(findings, spec, features, reader, tokenizer)
+
+
+def _facts(
+    findings: Sequence[Finding],
+    spec: DataSpec,
+    features: TextFeatures,
+    reader: TextReader,
+    tokenizer: Tokenizer,
+) -> FactRows:
     assert spec.tokens is not None
     words = sorted(finding.words for finding in findings)
-    assert spec.preprocess is not None
-    lengths, unknown = _sampled(spec, load_tokenizer(spec.preprocess))
+    texts = reader.texts[:: -(-len(reader.texts) // _SAMPLED)]
+    tokens = preprocess_texts(spec, texts)  # (n, L)
+    lengths: NDArray[np.int64] = (tokens != spec.tokens.padding).sum(axis=1)
     cut = float((lengths >= spec.tokens.length).mean())
+    unknown = unknown_of(tokenizer)
+    share = f"{(tokens == unknown).sum() / max(lengths.sum(), 1):.2%}"
     return (
         ("Words, least / median / most", f"{words[0]} / {words[len(words) // 2]} / {words[-1]}"),
         (
@@ -39,50 +63,33 @@ def text_facts(findings: Sequence[Finding], spec: DataSpec, features: TextFeatur
             f"{lengths.min()} / {int(np.median(lengths))} / {lengths.max()}",
         ),
         ("Texts as long as allowed, so perhaps cut", f"{cut:.2%} at {spec.tokens.length} tokens"),
-        ("Unknown tokens", unknown),
+        (
+            "Unknown tokens",
+            "none: the tokenizer has no such token" if unknown is None else share,
+        ),
         ("Tokenizer", f"{features.tokenizer}, {spec.tokens.vocabulary:,} tokens"),
     )
 
 
-def text_table(spec: DataSpec, ctx: Context) -> Table:
+def _examples(spec: DataSpec, reader: TextReader, tokenizer: Tokenizer) -> Table:
     """Show one training text of each of the first classes, and its tokens."""
-    reader = open_reader(spec, "train")
-    assert isinstance(reader, TextReader)
-    assert spec.preprocess is not None
-    tokenizer = load_tokenizer(spec.preprocess)
+    assert spec.tokens is not None
+    first: dict[int, tuple[str, ...]] = {}
+    for label, text in zip(reader.labels.tolist(), reader.texts, strict=True):
+        if label < MAX_CLASSES:  # limit_batches may leave none of a class
+            first.setdefault(label, text)
     rows: list[tuple[str, str, str]] = []
-    for label, name in enumerate(spec.classes[:MAX_CLASSES]):
-        ctx.stop.check()
-        positions = np.flatnonzero(reader.labels == label)
-        if not len(positions):
-            continue  # limit_batches left none of it
-        text = reader.texts[positions[0]]
-        tokens = preprocess_texts(spec, [text])[0]
-        pieces = [
-            str(tokenizer.id_to_token(int(each))) for each in tokens if each != _padding(spec)
-        ]
+    labels = sorted(first)
+    every = preprocess_texts(spec, [first[label] for label in labels])
+    for label, tokens in zip(labels, every, strict=True):
+        real = [int(each) for each in tokens if each != spec.tokens.padding]
+        pieces = [str(tokenizer.id_to_token(each)) for each in real]
         more = " ..." if len(pieces) > _SHOWN_TOKENS else ""
-        shown = shorten(" | ".join(text), _SHOWN_LETTERS, placeholder=" ...")
-        rows.append((name, shown, " ".join(pieces[:_SHOWN_TOKENS]) + more))
+        shown = shorten(" | ".join(first[label]), _SHOWN_LETTERS, placeholder=" ...")
+        rows.append((spec.classes[label], shown, " ".join(pieces[:_SHOWN_TOKENS]) + more))
     return Table(
         title="Training texts",
         columns=("class", "text", "tokens"),
         rows=tuple(rows),
         caption="One of each class, and what the model sees of it outside training.",
     )
-
-
-def _sampled(spec: DataSpec, tokenizer: Tokenizer) -> tuple[NDArray[np.int64], str]:
-    """Return how many tokens some training texts have, and the share of them that is unknown."""
-    texts = read_texts(spec, "train")
-    tokens = preprocess_texts(spec, texts[:: -(-len(texts) // _SAMPLED)])  # (n, L)
-    lengths: NDArray[np.int64] = (tokens != _padding(spec)).sum(axis=1)
-    unknown = unknown_of(tokenizer)
-    if unknown is None:
-        return lengths, "none: the tokenizer has no such token"
-    return lengths, f"{(tokens == unknown).sum() / max(lengths.sum(), 1):.2%}"
-
-
-def _padding(spec: DataSpec) -> int:
-    assert spec.tokens is not None
-    return spec.tokens.padding

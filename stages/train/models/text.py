@@ -52,14 +52,31 @@ class Encoder(nn.Module):
         length: int,
         padding: int,
         separator: int,
-        parts: int,
-        width: int,
-        depth: int,
-        heads: int,
-        mlp_ratio: float,
-        drop: float,
+        parts: int = 1,
+        width: int = 128,
+        depth: int = 4,
+        heads: int = 4,
+        mlp_ratio: float = 4.0,
+        drop: float = 0.1,
     ) -> None:
+        """Build it with random weights; the first six are the data's.
+
+        Args:
+            classes: how many there are.
+            vocabulary: how many tokens.
+            length: most tokens of a text.
+            padding: the token that texts are filled up with.
+            separator: the token that ends each part of a text.
+            parts: of a text.
+            width: of a token.
+            depth: blocks.
+            heads: of attention; they share the width.
+            mlp_ratio: neurons of a feedforward layer for each of the width.
+            drop: share of values that training drops.
+        """
         super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} cannot be shared by {heads} heads")
         self.padding, self.separator = padding, separator
         self.tokens = nn.Embedding(vocabulary, width, padding_idx=padding)
         self.positions = nn.Parameter(torch.empty(length, width))
@@ -98,36 +115,5 @@ class Encoder(nn.Module):
         return (ends.cumsum(1, dtype=torch.int32) - ends).clamp(max=1)
 
 
-def encoder(
-    classes: int,
-    vocabulary: int,
-    length: int,
-    padding: int,
-    separator: int,
-    parts: int = 1,
-    width: int = 128,
-    depth: int = 4,
-    heads: int = 4,
-    mlp_ratio: float = 4.0,
-    drop: float = 0.1,
-) -> nn.Module:
-    """Build it; the first six are the data's.
-
-    Args:
-        classes: how many there are.
-        vocabulary: how many tokens.
-        length: most tokens of a text.
-        padding: the token that texts are filled up with.
-        separator: the token that ends each part of a text.
-        parts: of a text.
-        width: of a token.
-        depth: blocks.
-        heads: of attention; they share the width.
-        mlp_ratio: neurons of a feedforward layer for each of the width.
-        drop: share of values that training drops.
-    """
-    if width % heads:
-        raise ValueError(f"width {width} cannot be shared by {heads} heads")
-    return Encoder(
-        classes, vocabulary, length, padding, separator, parts, width, depth, heads, mlp_ratio, drop
-    )
+encoder = Encoder
+"""What a configuration names."""
