@@ -6,16 +6,17 @@ python -m benchmarks.fff
 The dense side is the best of PyTorch (MKL or oneDNN), numpy (OpenBLAS) and ONNX Runtime, at width
 4095 and padded to 4096, since an odd width slows libraries down and would flatter the tree; width
 3072, BERT's own, is measured too. Outputs are compared with float64 before anything is timed.
-Cold: the weights are flushed from all caches before each token. Encoder: twelve layers of the size
-of BERT-base for 128 words, attention included, dense at width 3072. Ratios are of CPU time, on one
-thread; where there are two cores, batches are timed with two threads on every side too, and those
-ratios are of wall time.
+Memory alone is the time to read what such a batch needs from beyond the L2 cache: no kernel is
+faster here. Cold: the weights are flushed from all caches before each token, code and token are
+warm. Encoder: twelve layers of the size of BERT-base for 128 words, attention included, dense at
+width 3072. Ratios are of CPU time, on one thread; where there are two cores, batches are timed with
+two threads on every side too, and those ratios are of wall time.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -24,19 +25,21 @@ import torch
 from benchmarks.command import conclude, make_parser, print_table, rates, rounds_of
 from benchmarks.feedforward.dense import Answer, dense_sides, torch_dense
 from benchmarks.feedforward.encoder import WIDTH, WORDS, encoder_sides
+from benchmarks.feedforward.memory import bytes_beyond, l2_bytes, open_reader
 from benchmarks.feedforward.threads import threads
 from benchmarks.machine import Watch, num_threads
 from benchmarks.measure import Clock, Measured, Side, Turn, take_turns, timed
 from stages.train.fff import cmm
 from stages.train.fff.inference import PackedFFF
 from stages.train.fff.layer import FFF
-from stages.train.fff.packed import WEIGHTS
+from stages.train.fff.packed import WEIGHTS, Weights
 
 if TYPE_CHECKING:
     from stages.train.fff._native import Kernel
 
 DEPTH, TOKENS = 11, 16384
-KERNEL, TWO = "cmm fp32, kernel alone", ", 2 threads"
+KERNEL, MODULE = "cmm fp32, kernel alone", "cmm fp32, nn.Module"
+TWO, MEMORY = ", 2 threads", ", memory alone"
 TARGETS = {
     f"batch 1: {KERNEL} / best dense": 300.0,
     "batch 1: cmm fp32 / best dense": 150.0,
@@ -62,12 +65,12 @@ def main() -> None:
     with torch.no_grad(), threads(1):
         layer = FFF(WIDTH, WIDTH, depth, bias=False).eval()
         figures |= errors(layer, tokens[:512])
-        fast = {f"cmm {weights}": PackedFFF(layer, weights) for weights in WEIGHTS}
+        packed = {weights: PackedFFF(layer, weights) for weights in WEIGHTS}
         dense = dense_of(2 ** (depth + 1))
         for batch in batches:
-            figures |= measure_batch(batch, tokens, fast, dense, rounds, turn_s)
+            figures |= measure_batch(batch, tokens, packed, dense, rounds, turn_s)
         if cmm.backend().startswith("native"):
-            figures |= measure_cold(tokens, fast["cmm fp32"], 2 ** (depth + 1), rounds)
+            figures |= measure_cold(tokens, packed["fp32"], 2 ** (depth + 1), rounds)
         encoders = encoder_sides(1 if options.quick else 12, depth)
         texts = torch.randn(8, 1, WORDS, WIDTH)
         sides = [_side(name, run, texts, 1, turn_s) for name, run in encoders.items()]
@@ -116,17 +119,27 @@ def errors(layer: FFF, tokens: torch.Tensor) -> dict[str, float]:
 def measure_batch(
     batch: int,
     tokens: torch.Tensor,
-    fast: dict[str, PackedFFF],
-    dense: dict[str, Answer],
+    packed: Mapping[Weights, PackedFFF],
+    dense: Mapping[str, Answer],
     rounds: int,
     turn_s: float,
 ) -> dict[str, float]:
     """Return speeds of all sides at one batch size, and how they compare."""
+    fast: dict[str, Answer] = {
+        f"cmm {weights}": cmm.open_run(layer.records, layer.b_out, layer.layout)
+        for weights, layer in packed.items()
+    }
     sides = [_side(name, run, tokens, batch, turn_s) for name, run in {**dense, **fast}.items()]
     if batch > 1 and num_threads() > 1:
         sides += [Side(f"{side.name}{TWO}", partial(_in_two, side)) for side in sides]
-    if batch == 1 and cmm.backend().startswith("native"):
-        sides.append(Side(KERNEL, timed(partial(_kernel_alone, fast["cmm fp32"], tokens))))
+    if batch == 1:
+        sides.append(_side(MODULE, packed["fp32"], tokens, batch, turn_s))
+        if cmm.backend().startswith("native"):
+            sides.append(Side(KERNEL, timed(partial(_kernel_alone, packed["fp32"], tokens))))
+    if batch > 1 and l2_bytes():
+        for weights, layer in packed.items():
+            read = open_reader(bytes_beyond(l2_bytes(), batch, layer.layout))
+            sides.append(_side(f"cmm {weights}{MEMORY}", read, tokens, batch, turn_s))
     measured = take_turns(sides, unit="token", rounds=rounds)
     title = f"batch {batch}"
     print_table(title, measured, "cmm fp32")
@@ -170,33 +183,41 @@ def over_dense(measured: Measured, fast: str) -> dict[str, float]:
 def measure_cold(
     tokens: torch.Tensor, fast: PackedFFF, width: int, rounds: int
 ) -> dict[str, float]:
-    """Return how the kernel compares at batch 1 when no weights are in the caches."""
+    """Return how the kernel compares at batch 1 when no weights are in the caches.
+
+    All but the weights is warm: each side has just worked with seven neurons of others, without
+    which the kernel would wait longer for its own instructions than for half of the weights.
+    """
     from stages.train.fff import _native
 
     out = torch.empty(1, WIDTH)
-    kernel = _kernel_of(fast)
 
-    def turn(weights: list[torch.Tensor], answer: Callable[[torch.Tensor], object]) -> Turn:
+    def alone(packed: PackedFFF) -> Answer:
+        kernel = _kernel_of(packed)
+        return lambda x: kernel.run(x.data_ptr(), WIDTH, out.data_ptr(), 1, 1)
+
+    def turn(weights: Sequence[torch.Tensor], answer: Answer, wake: Answer) -> Turn:
         spent = cpu = 0.0
         for i in range(_COLD_TOKENS + 1):
             for tensor in weights:
                 _native.flush(tensor.data_ptr(), tensor.nbytes)
             x = tokens[i : i + 1]
-            before, cpu_before = time.perf_counter(), time.process_time()
+            wake(x)
+            for _ in range(2):  # what reads the clocks was cold, too
+                before, cpu_before = time.perf_counter(), time.process_time()
             answer(x)
             if i:  # the first after a pause waits for the machine to wake
                 spent += time.perf_counter() - before
                 cpu += time.process_time() - cpu_before
         return Turn(units=_COLD_TOKENS, wall_s=spent, cpu_s=cpu)
 
-    def alone(x: torch.Tensor) -> None:
-        kernel.run(x.data_ptr(), WIDTH, out.data_ptr(), 1, 1)
-
-    sides = [Side(KERNEL, partial(turn, [fast.records], alone))]
+    small = PackedFFF(FFF(WIDTH, WIDTH, 2, bias=False).eval())
+    sides = [Side(KERNEL, partial(turn, [fast.records], alone(fast), alone(small)))]
+    wake = partial(torch_dense, torch.randn(7, WIDTH), torch.randn(WIDTH, 7))
     for neurons in (width - 1, width):
-        w_in, w_out = torch.randn(neurons, WIDTH), torch.randn(WIDTH, neurons)
-        answer = partial(torch_dense, w_in, w_out)
-        sides.append(Side(f"torch {neurons}", partial(turn, [w_in, w_out], answer)))
+        weights = [torch.randn(neurons, WIDTH), torch.randn(WIDTH, neurons)]
+        dense = partial(torch_dense, *weights)
+        sides.append(Side(f"torch {neurons}", partial(turn, weights, dense, wake)))
     measured = take_turns(sides, unit="token", rounds=rounds)
     print_table("cold", measured, KERNEL)
     best = min(measured.ratio(KERNEL, side.name, "cpu") for side in sides[1:])
@@ -238,8 +259,11 @@ def _kernel_of(fast: PackedFFF) -> Kernel:
 
 
 def _kernel_alone(fast: PackedFFF, tokens: torch.Tensor) -> float:
-    """Send all tokens one at a time through the kernel, in one call from Python."""
-    out = torch.empty(len(tokens), fast.layout.out_features)
+    """Send all tokens one at a time through the kernel, in one call from Python.
+
+    Their outputs take the same place, as those of calls do that free them before the next.
+    """
+    out = torch.empty(1, fast.layout.out_features)
     _kernel_of(fast).run_each(tokens.data_ptr(), tokens.shape[1], out.data_ptr(), len(tokens))
     return len(tokens)
 

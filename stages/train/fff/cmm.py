@@ -84,10 +84,10 @@ def _named(name: str) -> str:
 def cmm(
     x: torch.Tensor, records: torch.Tensor, b_out: torch.Tensor | None, layout: Layout
 ) -> torch.Tensor:
-    """Return the outputs (N, O) of tokens x (N, I), in fp32.
+    """Return the outputs (..., O) of tokens x (..., I), in fp32.
 
     Args:
-        x: floats of any kind and strides.
+        x: floats of any kind, dimensions and strides.
         records: of `packed.pack`.
         b_out: (O,), in fp32.
         layout: of the records.
@@ -104,7 +104,7 @@ Run = Callable[[torch.Tensor], torch.Tensor]
 def open_run(
     records: torch.Tensor, b_out: torch.Tensor | None, layout: Layout, *, threads: int = 0
 ) -> Run:
-    """Return what computes outputs (N, O) of tokens (N, I); it holds the records.
+    """Return what computes outputs (..., O) of tokens (..., I); it holds the records.
 
     Args:
         records: of `packed.pack`.
@@ -123,10 +123,10 @@ def open_run(
     compute = _on_gpu() if records.is_cuda else _numba() if name == "numba" else gathered
 
     def run(x: torch.Tensor) -> torch.Tensor:
-        _check_tokens(x, layout)
-        rows = x.to(records.device)
+        rows = _rows_of(x, layout).to(records.device)
         rows = rows.bfloat16() if layout.weights == "bf16" else rows
-        return compute(rows.float().contiguous(), weights, b_out, layout)
+        out = compute(rows.float().contiguous(), weights, b_out, layout)
+        return out.reshape(*x.shape[:-1], layout.out_features)
 
     return run
 
@@ -153,23 +153,36 @@ def _native_run(
     records: torch.Tensor, b_out: torch.Tensor | None, layout: Layout, isa: str, threads: int
 ) -> Run:
     kernel = open_kernel(records, b_out, layout, isa)
-    kept = (records, b_out)  # the kernel has their addresses
+    num_threads: Callable[[], int] = (lambda: threads) if threads else torch.get_num_threads
+    answer_quickly = _quick_answers(kernel, num_threads)
     inputs, outputs = layout.in_features, layout.out_features
+    kept = (records, b_out)  # the kernel has their addresses
 
-    # Each call to torch here takes a tenth of the time of a token, or more.
     def run(x: torch.Tensor, kept: object = kept) -> torch.Tensor:
-        if x.dtype is not torch.float32 or not x.is_contiguous() or not x.is_cpu:
-            x = x.to(device="cpu", dtype=torch.float32).contiguous()
-        shape = x.shape
-        if len(shape) != 2 or shape[1] != inputs:
-            _check_tokens(x, layout)
-        num = shape[0]
-        out = x.new_empty(num, outputs)
-        used = 1 if num == 1 else threads or torch.get_num_threads()
-        kernel.run(x.data_ptr(), inputs, out.data_ptr(), num, used)
+        quick = answer_quickly(x)
+        if quick is not None:
+            return quick
+        rows = _rows_of(x, layout).to(device="cpu", dtype=torch.float32).contiguous()
+        num = len(rows)
+        out = rows.new_empty(*x.shape[:-1], outputs)
+        threads = 1 if num == 1 else num_threads()
+        kernel.run(rows.data_ptr(), inputs, out.data_ptr(), num, threads)
         return out
 
     return run
+
+
+def _quick_answers(
+    kernel: Kernel, num_threads: Callable[[], int]
+) -> Callable[[torch.Tensor], torch.Tensor | None]:
+    """Return what answers to tensors that lie as the kernel reads them, with None to others.
+
+    Each call to torch from Python takes a tenth of the time of a token, or more.
+    """
+    try:
+        return _native.Answers(kernel, torch.Tensor, num_threads).of  # type: ignore[no-any-return]
+    except AttributeError:  # of DLPack's exchange: torch is older than that
+        return lambda x: None
 
 
 def _numba() -> _Compute:
@@ -186,9 +199,11 @@ def _on_gpu() -> _Compute:
     return walk
 
 
-def _check_tokens(x: torch.Tensor, layout: Layout) -> None:
-    if x.dim() != 2 or x.shape[1] != layout.in_features:
-        raise ValueError(f"x is {tuple(x.shape)}, and (N, {layout.in_features}) is needed")
+def _rows_of(x: torch.Tensor, layout: Layout) -> torch.Tensor:
+    """Return tokens as rows (N, I)."""
+    if not x.dim() or x.shape[-1] != layout.in_features:
+        raise ValueError(f"x is {tuple(x.shape)}, and (..., {layout.in_features}) is needed")
+    return x.reshape(-1, layout.in_features)
 
 
 def _check(records: torch.Tensor, b_out: torch.Tensor | None, layout: Layout) -> None:

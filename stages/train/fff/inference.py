@@ -60,18 +60,15 @@ class PackedFFF(nn.Module):
                 "A packed layer has no gradient. Train the FFF, and pack it afterwards; or use "
                 "torch.no_grad()."
             )
-        is_flat = x.dim() == 2
-        tokens = x if is_flat else x.reshape(-1, self.layout.in_features)
         if torch.compiler.is_compiling():
-            out = self._operator(tokens)
+            out = self._operator(x.reshape(-1, self.layout.in_features))
+            out = out.reshape(*x.shape[:-1], self.layout.out_features)
         else:  # the dispatcher would take longer than a token does
             if self._run is None:
                 self._run = cmm.open_run(self.records, self._bias(), self.layout)
-            out = self._run(tokens)
+            out = self._run(x)
         if self.dense is not None:
-            out = out + self.dense(tokens)
-        if not is_flat:
-            out = out.reshape(*x.shape[:-1], self.layout.out_features)
+            out = out + self.dense(x)
         return out if out.dtype is x.dtype else out.to(x.dtype)
 
     def extra_repr(self) -> str:

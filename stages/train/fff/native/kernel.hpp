@@ -200,8 +200,8 @@ void token(const Forest& f, const std::byte* x, float* out) {
     for (int l = 0; l < f.levels; ++l) {
       float one[1][1];
       const std::size_t size = l + 1 < f.levels ? f.below(l + 1) : 0;
-      fetch(at + read, written);
       logits_of<W, 1, 1>(f, {x}, {at}, one);
+      fetch(at + read, written);  // needed later than the next row to read, so asked for behind it
       z[l] = one[0][0];
       rows[0][l] = at;
       at += record * (1 + (z[l] > 0.0f ? size : 0));

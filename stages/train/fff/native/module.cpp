@@ -5,6 +5,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "run.hpp"
+#include "tensors.hpp"
 
 namespace nb = nanobind;
 
@@ -32,10 +33,38 @@ struct Kernel {
   }
 
   void run_each(std::uintptr_t x, std::size_t x_stride, std::uintptr_t out, int n) const {
-    for (int i = 0; i < n; ++i)
-      run(x + i * x_stride * sizeof(float), x_stride, out + std::size_t(i) * forest.out * sizeof(float),
-          1, 1);
+    for (int i = 0; i < n; ++i) run(x + i * x_stride * sizeof(float), x_stride, out, 1, 1);
   }
+};
+
+// Answers to tensors of torch: a call of a kernel that makes no call of Python beside itself.
+class Answers {
+ public:
+  Answers(const Kernel& kernel, nb::type_object tensor, nb::callable threads)
+      : kernel_(kernel), tensors_(tensor), threads_(std::move(threads)) {}
+
+  // None: `x` does not lie as the kernels read it.
+  nb::object of(nb::handle x) const {
+    const cmm::Forest& forest = kernel_.forest;
+    int n;
+    const float* rows = tensors_.rows_of(x, forest.in, &n);
+    if (!rows) return nb::none();
+    float* out;
+    nb::object answers = tensors_.empty(n, forest.out, &out);
+    if (n == 1) {  // done sooner than Python's lock is given away and taken back
+      cmm::run(*kernel_.kernels, forest, rows, forest.in, out, forest.out, 1, 1);
+      return answers;
+    }
+    const int threads = nb::cast<int>(threads_());
+    nb::gil_scoped_release released;
+    cmm::run(*kernel_.kernels, forest, rows, forest.in, out, forest.out, n, threads);
+    return answers;
+  }
+
+ private:
+  const Kernel& kernel_;
+  cmm::Tensors tensors_;
+  nb::callable threads_;
 };
 
 // Drop what the caches hold of this memory; false: this processor has no instruction for it.
@@ -66,5 +95,9 @@ NB_MODULE(_native, m) {
            nb::arg("isa"))
       .def("run", &Kernel::run, nb::call_guard<nb::gil_scoped_release>())
       .def("run_each", &Kernel::run_each, nb::call_guard<nb::gil_scoped_release>(),
-           "One token at a time, as n calls of run: what a benchmark times.");
+           "One token at a time into the same outputs, as n calls of run: what a benchmark times.");
+  nb::class_<Answers>(m, "Answers")
+      .def(nb::init<const Kernel&, nb::type_object, nb::callable>(), nb::arg("kernel"),
+           nb::arg("tensor"), nb::arg("threads"), nb::keep_alive<1, 2>())
+      .def("of", &Answers::of);
 }

@@ -20,6 +20,7 @@ constexpr int kTile = kLanes == 8 ? 2 : 4;       // tokens by three rows that re
 constexpr int kOutUnits = kLanes == 16 ? 2 : 1;  // units of output of four tokens
 constexpr int kFew = 3;                          // tokens from which both children's rows are read
 constexpr int kAhead = 2;                        // groups
+constexpr std::size_t kFetched = 512;            // bytes
 
 typedef float Vec __attribute__((vector_size(kLanes * 4)));
 typedef std::int32_t Ints __attribute__((vector_size(kLanes * 4)));
@@ -65,10 +66,11 @@ INLINE int column(int unit, int half) {
   return unit / kUnits * kBlock + unit % kUnits * kLanes + half * 16;
 }
 
-INLINE void fetch(const std::byte* from, std::size_t bytes) {
-  for (std::size_t at = 0; at < bytes; at += 64) __builtin_prefetch(from + at, 0, 2);
+// Ask for the first lines of a row: the processor's own prefetcher goes on from there, and has more
+// room for what is under way than instructions have.
+INLINE void fetch(const std::byte* row, std::size_t bytes) {
+  for (std::size_t at = 0; at < bytes && at < kFetched; at += 64) __builtin_prefetch(row + at, 0, 2);
 }
-
 
 struct Fp32 {
   static INLINE Vec at(const std::byte* row, int unit, int half) {

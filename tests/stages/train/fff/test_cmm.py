@@ -143,7 +143,7 @@ def test_the_operator_is_whole():
 
 def test_sizes_are_checked_before_memory_is_read():
     packed = PackedFFF(layer_of())
-    with pytest.raises(ValueError, match=r"x is \(2, 36\), and \(N, 37\) is needed"):
+    with pytest.raises(ValueError, match=r"x is \(2, 36\), and \(\.\.\., 37\) is needed"):
         cmm.cmm(torch.randn(2, 36), packed.records, packed.b_out, packed.layout)
     with pytest.raises(ValueError, match=r"records are torch.uint8 \(5, "):
         cmm.cmm(torch.randn(2, 37), packed.records[:5], packed.b_out, packed.layout)
