@@ -138,7 +138,8 @@ def measure_batch(
             sides.append(Side(KERNEL, timed(partial(_kernel_alone, packed["fp32"], tokens))))
     if batch > 1 and l2_bytes():
         for weights, layer in packed.items():
-            read = open_reader(bytes_beyond(l2_bytes(), batch, layer.layout))
+            needed = bytes_beyond(l2_bytes(), batch, layer.layout)
+            read = open_reader(needed, layer.records.nbytes)
             sides.append(_side(f"cmm {weights}{MEMORY}", read, tokens, batch, turn_s))
     measured = take_turns(sides, unit="token", rounds=rounds)
     title = f"batch {batch}"

@@ -1,8 +1,8 @@
 """Memory: how long a core takes to read no more than what a batch of tokens needs from a tree.
 
-That is the limit of any kernel on a machine whose L2 cache does not hold the tree: a batch needs
-the weights on its paths, its tokens and room for its outputs, and at best the cache holds the
-neurons that most tokens visit.
+No kernel is faster on a machine whose L2 cache does not hold the tree: a batch needs the weights on
+its paths, its tokens and room for its outputs, and at best the cache holds the neurons that most
+tokens visit. A real one reads rows at random, and not in a row as here.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ import torch
 from stages.train.fff.packed import Layout
 
 _L2 = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
-_AREA = 64 * 2**20
-"""Bytes that are read in turn, twice: more than a core's share of any cache."""
 
 
 def l2_bytes() -> int:
@@ -44,10 +42,15 @@ def bytes_beyond(cache: int, batch: int, layout: Layout) -> float:
     return layout.trees * needed * layout.record + batch * of_token
 
 
-def open_reader(num_bytes: float) -> Callable[[torch.Tensor], object]:
-    """Return what reads so many bytes that no cache holds, whatever it is called with."""
-    first, second = torch.ones(_AREA // 4), torch.ones(_AREA // 4)
+def open_reader(num_bytes: float, area: int) -> Callable[[torch.Tensor], object]:
+    """Return what reads so many bytes in a row, whatever it is called with.
+
+    Args:
+        num_bytes: of a call; the next call goes on behind them.
+        area: bytes that are read in turn: as many as the tree has, to lie in the same caches.
+    """
     size = int(num_bytes / 8)  # of each half, in floats
+    first, second = (torch.ones(max(size, area // 8)) for _ in range(2))
     at = 0
 
     def read(_: torch.Tensor) -> torch.Tensor:

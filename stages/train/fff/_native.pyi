@@ -25,6 +25,10 @@ class Kernel:
 
 class Answers:
     def __init__(
-        self, kernel: Kernel, tensor: type[torch.Tensor], threads: Callable[[], int]
+        self,
+        kernel: Kernel,
+        tensor: type[torch.Tensor],
+        threads: Callable[[], int],
+        otherwise: Callable[[torch.Tensor], torch.Tensor],
     ) -> None: ...
-    def of(self, x: torch.Tensor, /) -> torch.Tensor | None: ...
+    def of(self, x: torch.Tensor, /) -> torch.Tensor: ...

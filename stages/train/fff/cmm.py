@@ -154,35 +154,21 @@ def _native_run(
 ) -> Run:
     kernel = open_kernel(records, b_out, layout, isa)
     num_threads: Callable[[], int] = (lambda: threads) if threads else torch.get_num_threads
-    answer_quickly = _quick_answers(kernel, num_threads)
     inputs, outputs = layout.in_features, layout.out_features
     kept = (records, b_out)  # the kernel has their addresses
 
     def run(x: torch.Tensor, kept: object = kept) -> torch.Tensor:
-        quick = answer_quickly(x)
-        if quick is not None:
-            return quick
         rows = _rows_of(x, layout).to(device="cpu", dtype=torch.float32).contiguous()
         num = len(rows)
         out = rows.new_empty(*x.shape[:-1], outputs)
-        threads = 1 if num == 1 else num_threads()
-        kernel.run(rows.data_ptr(), inputs, out.data_ptr(), num, threads)
+        used = 1 if num == 1 else num_threads()
+        kernel.run(rows.data_ptr(), inputs, out.data_ptr(), num, used)
         return out
 
-    return run
-
-
-def _quick_answers(
-    kernel: Kernel, num_threads: Callable[[], int]
-) -> Callable[[torch.Tensor], torch.Tensor | None]:
-    """Return what answers to tensors that lie as the kernel reads them, with None to others.
-
-    Each call to torch from Python takes a tenth of the time of a token, or more.
-    """
-    try:
-        return _native.Answers(kernel, torch.Tensor, num_threads).of  # type: ignore[no-any-return]
+    try:  # each call to torch from Python takes a tenth of the time of a token, or more
+        return _native.Answers(kernel, torch.Tensor, num_threads, run).of  # type: ignore[no-any-return]
     except AttributeError:  # of DLPack's exchange: torch is older than that
-        return lambda x: None
+        return run
 
 
 def _numba() -> _Compute:

@@ -40,15 +40,18 @@ struct Kernel {
 // Answers to tensors of torch: a call of a kernel that makes no call of Python beside itself.
 class Answers {
  public:
-  Answers(const Kernel& kernel, nb::type_object tensor, nb::callable threads)
-      : kernel_(kernel), tensors_(tensor), threads_(std::move(threads)) {}
+  Answers(const Kernel& kernel, nb::type_object tensor, nb::callable threads,
+          nb::callable otherwise)
+      : kernel_(kernel),
+        tensors_(tensor),
+        threads_(std::move(threads)),
+        otherwise_(std::move(otherwise)) {}
 
-  // None: `x` does not lie as the kernels read it.
   nb::object of(nb::handle x) const {
     const cmm::Forest& forest = kernel_.forest;
     int n;
     const float* rows = tensors_.rows_of(x, forest.in, &n);
-    if (!rows) return nb::none();
+    if (!rows) return otherwise_(x);
     float* out;
     nb::object answers = tensors_.empty(n, forest.out, &out);
     if (n == 1) {  // done sooner than Python's lock is given away and taken back
@@ -64,7 +67,8 @@ class Answers {
  private:
   const Kernel& kernel_;
   cmm::Tensors tensors_;
-  nb::callable threads_;
+  nb::callable threads_;    // () -> int: how many to use for more than one token
+  nb::callable otherwise_;  // answers to what does not lie as the kernels read it
 };
 
 // Drop what the caches hold of this memory; false: this processor has no instruction for it.
@@ -97,7 +101,8 @@ NB_MODULE(_native, m) {
       .def("run_each", &Kernel::run_each, nb::call_guard<nb::gil_scoped_release>(),
            "One token at a time into the same outputs, as n calls of run: what a benchmark times.");
   nb::class_<Answers>(m, "Answers")
-      .def(nb::init<const Kernel&, nb::type_object, nb::callable>(), nb::arg("kernel"),
-           nb::arg("tensor"), nb::arg("threads"), nb::keep_alive<1, 2>())
+      .def(nb::init<const Kernel&, nb::type_object, nb::callable, nb::callable>(),
+           nb::arg("kernel"), nb::arg("tensor"), nb::arg("threads"), nb::arg("otherwise"),
+           nb::keep_alive<1, 2>())
       .def("of", &Answers::of);
 }
