@@ -89,7 +89,7 @@ def latency_gate(result: LoadResult, limit_ms: float) -> Gate:
         limit=limit_ms,
         unit="ms",
         message=f"p99 over {result.answered:,} requests at concurrency {result.concurrency}, one "
-        f"image each, is {p99:.2f} ms and may be {limit_ms:g} ms.{mend}",
+        f"sample each, is {p99:.2f} ms and may be {limit_ms:g} ms.{mend}",
     )
 
 
