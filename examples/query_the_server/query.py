@@ -5,8 +5,10 @@
     python examples/query_the_server/query.py yes.wav --model keywords
     python examples/query_the_server/query.py --text "a library for parsing" --model packages
 
-Images go as bytes and as tensors, sounds as bytes: their spectrograms are made on the server. A
-text goes as it is, or as two parts if the model was trained on pairs.
+Images go as bytes and as tensors, sounds as bytes: their spectrograms are made on the server. Bytes
+are prepared there as for training; a tensor is only stretched to the model's size here, so where
+training cuts out the middle, the two may differ. A text goes as it is, or as two parts if the model
+was trained on pairs.
 Needs tritonclient, numpy and Pillow, and nothing of dlpipe.
 """
 
