@@ -35,8 +35,7 @@ def keep_dead_taps_in_fp32(
     names = find_dead_taps(module, images)
     for name in names:
         layer = module.get_submodule(name)
-        kind = type(layer)
-        layer.__class__ = type(kind.__name__, (_InFp32, kind), {})
+        layer.__class__ = _in_fp32(type(layer))
     return names
 
 
@@ -67,6 +66,25 @@ class _InFp32(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             answer: torch.Tensor = super().forward(images.float())
             return answer
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Go to another process by the layer's own class: this one has no name to be found by."""
+        return _new_in_fp32, (type(self).__mro__[2],), self.__dict__
+
+
+_kinds: dict[type[nn.Module], type[nn.Module]] = {}
+
+
+def _in_fp32(kind: type[nn.Module]) -> type[nn.Module]:
+    """Return one class for each kind of layer, so that copies are of the same."""
+    if kind not in _kinds:
+        _kinds[kind] = type(kind.__name__, (_InFp32, kind), {})
+    return _kinds[kind]
+
+
+def _new_in_fp32(kind: type[nn.Module]) -> nn.Module:
+    mixed = _in_fp32(kind)
+    return mixed.__new__(mixed)
 
 
 @contextmanager

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 from hypothesis import given
@@ -77,3 +80,15 @@ def test_their_gradients_are_the_same_each_time_and_finite_in_bf16() -> None:
 def test_nothing_is_changed_where_the_kernel_is_right(precision: Precision, device: Device) -> None:
     module, images = network(16)
     assert keep_dead_taps_in_fp32(module, images, precision, device) == []
+
+
+def test_such_layers_can_be_copied_and_sent_to_another_process() -> None:
+    module, images = network(16)
+    names = keep_dead_taps_in_fp32(module, images, BF16, CPU)
+    module.eval()
+    for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert list(other.state_dict()) == list(module.state_dict())
+        for name in names:
+            assert type(other.get_submodule(name)) is type(module.get_submodule(name))
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(other(images), module(images))
