@@ -130,16 +130,16 @@ def measure_batch(
         for weights, layer in packed.items()
     }
     sides = [_side(name, run, tokens, batch, turn_s) for name, run in {**dense, **fast}.items()]
-    if batch > 1 and num_threads() > 1:
-        sides += [Side(f"{side.name}{TWO}", partial(_in_two, side)) for side in sides]
     if batch == 1:
         sides.append(_side(MODULE, packed["fp32"], tokens, batch, turn_s))
         if cmm.backend().startswith("native"):
             sides.append(Side(KERNEL, timed(partial(_kernel_alone, packed["fp32"], tokens))))
-    if batch > 1 and l2_bytes():
-        for weights, layer in packed.items():
-            needed = bytes_beyond(l2_bytes(), batch, layer.layout)
-            read = open_reader(needed, layer.records.nbytes)
+    else:
+        if num_threads() > 1:
+            sides += [Side(f"{side.name}{TWO}", partial(_in_two, side)) for side in sides]
+        cache = l2_bytes()
+        for weights, layer in packed.items() if cache else ():
+            read = open_reader(bytes_beyond(cache, batch, layer.layout), layer.records.nbytes)
             sides.append(_side(f"cmm {weights}{MEMORY}", read, tokens, batch, turn_s))
     measured = take_turns(sides, unit="token", rounds=rounds)
     title = f"batch {batch}"

@@ -29,9 +29,9 @@ def bytes_beyond(cache: int, batch: int, layout: Layout) -> float:
     """Return what a batch of random tokens needs at least from beyond a cache of so many bytes.
 
     Tokens reach the nodes of a level with equal probability, so the best that a cache can hold is
-    the top of the tree.
+    the top of each tree.
     """
-    kept = cache / layout.record
+    kept = cache / (layout.record * layout.trees)
     needed = 0.0
     for level in range(layout.depth + 1):
         nodes = 2**level
