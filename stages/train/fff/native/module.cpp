@@ -49,18 +49,17 @@ class Answers {
 
   nb::object of(nb::handle x) const {
     const cmm::Forest& forest = kernel_.forest;
-    int n;
-    const float* rows = tensors_.rows_of(x, forest.in, &n);
-    if (!rows) return otherwise_(x);
+    cmm::Rows rows;
+    if (!tensors_.rows_of(x, forest.in, &rows)) return otherwise_(x);
     float* out;
-    nb::object answers = tensors_.empty(n, forest.out, &out);
-    if (n == 1) {  // done sooner than Python's lock is given away and taken back
-      cmm::run(*kernel_.kernels, forest, rows, forest.in, out, forest.out, 1, 1);
+    nb::object answers = tensors_.empty_for(rows, forest.out, &out);
+    if (rows.num == 1) {  // done sooner than Python's lock is given away and taken back
+      cmm::run(*kernel_.kernels, forest, rows.values, forest.in, out, forest.out, 1, 1);
       return answers;
     }
     const int threads = nb::cast<int>(threads_());
     nb::gil_scoped_release released;
-    cmm::run(*kernel_.kernels, forest, rows, forest.in, out, forest.out, n, threads);
+    cmm::run(*kernel_.kernels, forest, rows.values, forest.in, out, forest.out, rows.num, threads);
     return answers;
   }
 

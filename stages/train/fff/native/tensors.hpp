@@ -13,6 +13,14 @@
 
 namespace cmm {
 
+// Where tokens lie one behind the other, and the dimensions (..., columns) of their tensor.
+struct Rows {
+  const float* values;
+  int num;
+  int ndim;
+  const std::int64_t* shape;  // the tensor's own
+};
+
 class Tensors {
  public:
   // Of `type`, which is torch.Tensor; throws what Python raises where it offers no exchange.
@@ -25,38 +33,46 @@ class Tensors {
       throw nanobind::attribute_error("another version of DLPack's exchange");
   }
 
-  // The rows of a contiguous fp32 matrix on the CPU with so many columns; null: it is not one.
-  const float* rows_of(nanobind::handle tensor, std::int64_t columns, int* rows) const {
-    if (reinterpret_cast<PyObject*>(Py_TYPE(tensor.ptr())) != type_) return nullptr;
+  // The rows of a contiguous fp32 tensor (..., columns) on the CPU; false: it is not one.
+  bool rows_of(nanobind::handle tensor, std::int64_t columns, Rows* rows) const {
+    if (reinterpret_cast<PyObject*>(Py_TYPE(tensor.ptr())) != type_) return false;
     dlpack::Tensor seen;
     if (exchange_->look_at(tensor.ptr(), &seen)) throw nanobind::python_error();
     const bool is_floats =
         seen.dtype.code == dlpack::kFloat && seen.dtype.bits == 32 && seen.dtype.lanes == 1;
-    if (seen.device.type != dlpack::kCpu || !is_floats || seen.ndim != 2) return nullptr;
-    if (seen.shape[1] != columns || seen.shape[0] < 1 || seen.shape[0] > INT32_MAX) return nullptr;
-    const bool is_contiguous =
-        !seen.strides ||
-        (seen.strides[1] == 1 && (seen.shape[0] == 1 || seen.strides[0] == columns));
-    if (!is_contiguous) return nullptr;
-    *rows = static_cast<int>(seen.shape[0]);
-    return reinterpret_cast<const float*>(static_cast<const char*>(seen.data) + seen.byte_offset);
+    if (seen.device.type != dlpack::kCpu || !is_floats) return false;
+    if (seen.ndim < 1 || seen.ndim > kMaxDims || seen.shape[seen.ndim - 1] != columns) return false;
+    std::int64_t size = 1;  // of what lies behind a dimension
+    for (int d = seen.ndim - 1; d >= 0; --d) {
+      if (seen.shape[d] != 1 && seen.strides && seen.strides[d] != size) return false;
+      size *= seen.shape[d];
+    }
+    if (size < columns || size / columns > INT32_MAX) return false;
+    const auto* const first = static_cast<const char*>(seen.data) + seen.byte_offset;
+    *rows = {reinterpret_cast<const float*>(first), static_cast<int>(size / columns), seen.ndim,
+             seen.shape};
+    return true;
   }
 
-  // An empty matrix of fp32 on the CPU, and where its values go.
-  nanobind::object empty(std::int64_t rows, std::int64_t columns, float** values) const {
+  // An empty tensor of fp32 on the CPU for rows of so many columns, and where its values go.
+  nanobind::object empty_for(const Rows& rows, std::int64_t columns, float** values) const {
     constexpr std::size_t kFirst = (sizeof(Block) + kLine - 1) / kLine * kLine;
-    const std::size_t bytes = (rows * columns * sizeof(float) + kLine - 1) / kLine * kLine;
-    void* const memory = std::aligned_alloc(kLine, kFirst + bytes);
+    const std::size_t bytes = rows.num * columns * sizeof(float);
+    void* const memory = std::aligned_alloc(kLine, kFirst + (bytes + kLine - 1) / kLine * kLine);
     if (!memory) throw std::bad_alloc();
-    Block* const block = new (memory) Block{};
+    Block* const block = new (memory) Block;
     *values = reinterpret_cast<float*>(static_cast<char*>(memory) + kFirst);
-    block->shape[0] = rows;
-    block->shape[1] = block->strides[0] = columns;
-    block->strides[1] = 1;
+    std::int64_t size = 1;
+    for (int d = rows.ndim - 1; d >= 0; --d) {
+      block->shape[d] = d == rows.ndim - 1 ? columns : rows.shape[d];
+      block->strides[d] = size;
+      size *= block->shape[d];
+    }
+    block->managed = {};
     block->managed.version = {dlpack::kMajor, 0};
     block->managed.free = [](dlpack::ManagedTensor* managed) { std::free(managed); };
-    block->managed.tensor = {*values, {dlpack::kCpu, 0}, 2, {dlpack::kFloat, 32, 1}, block->shape,
-                             block->strides, 0};
+    block->managed.tensor = {*values, {dlpack::kCpu, 0}, rows.ndim, {dlpack::kFloat, 32, 1},
+                             block->shape, block->strides, 0};
     void* object;
     if (exchange_->to_python(&block->managed, &object)) throw nanobind::python_error();
     return nanobind::steal(static_cast<PyObject*>(object));
@@ -64,9 +80,10 @@ class Tensors {
 
  private:
   static constexpr std::size_t kLine = 64;
+  static constexpr int kMaxDims = 6;
   struct Block {  // what lies before the values, so that both are one allocation
     dlpack::ManagedTensor managed;
-    std::int64_t shape[2], strides[2];
+    std::int64_t shape[kMaxDims], strides[kMaxDims];
   };
 
   PyObject* type_;  // lives as long as the process

@@ -32,13 +32,22 @@ def test_tokens_in_any_form_have_the_same_outputs(packed: PackedFFF):
             "one row of a wider matrix": (wide[5:6, :32], want[5:6]),
             "rows of a wider matrix": (wide[:, :32], want),
             "three dimensions": (x.view(3, 4, 32), want.view(3, 4, 16)),
+            "seven dimensions": (x.view(1, 3, 1, 2, 1, 2, 32), want.view(1, 3, 1, 2, 1, 2, 16)),
+            "transposed dimensions": (
+                x.view(3, 4, 32).transpose(0, 1),
+                want.view(3, 4, 16).transpose(0, 1),
+            ),
+            "one repeated": (x[:1].expand(2, 3, 32), want[:1].expand(2, 3, 16)),
             "one dimension": (x[2], want[2]),
             "a parameter": (nn.Parameter(x), want),
             "one that wants a gradient": (x.clone().requires_grad_(), want),
             "no tokens": (x[:0], want[:0]),
+            "no tokens of many": (x[:0].view(0, 3, 32), want[:0].view(0, 3, 16)),
         }
         for name, (tokens, outputs) in forms.items():
-            assert torch.equal(packed(tokens), outputs), name
+            answers = packed(tokens)
+            assert torch.equal(answers, outputs), name
+            assert answers.is_contiguous(), name
         assert packed(x.double()).dtype is torch.float64
     with torch.inference_mode():
         assert torch.equal(packed(x), want)
