@@ -10,7 +10,7 @@ from pipeline.backend import available, select
 from pipeline.config import ChainConfig, InvalidChain, StageEntry, load_config
 from pipeline.device import Device, resolve_device
 from pipeline.errors import BackendUnavailable, ConfigError, Problem
-from pipeline.stage import Checks
+from pipeline.stage import Checks, Warns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +84,16 @@ def stage_problems(
         for problem in found:  # the engine's word on a path goes before the stage's own
             problems.setdefault((entry.name, problem.path), entry.problem(problem))
     return list(problems.values()), resolved
+
+
+def chain_warnings(entries: Sequence[StageEntry]) -> list[Problem]:
+    """Return what in these stages' settings is possible and seldom meant."""
+    return [
+        entry.problem(warning)
+        for entry in entries
+        if isinstance(stage := entry.build(), Warns)
+        for warning in stage.warnings()
+    ]
 
 
 def resolve_backends(entry: StageEntry, device: Device) -> list[Resolved]:

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from pipeline.artifacts import Artifact, TrainedModel
-from pipeline.check import check_chain, resolve_chain_device
+from pipeline.check import chain_warnings, check_chain, resolve_chain_device
 from pipeline.config import ChainConfig, StageEntry
 from pipeline.context import Context
 from pipeline.device import Device
@@ -108,6 +108,8 @@ class Runner:
 
     def _run_stages(self, device: Device, record: RunRecord, log: EventLog) -> None:
         positions = self.wanted.of(self.chain.stages)
+        for warning in chain_warnings([self.chain.stages[position] for position in positions]):
+            log.warning(str(warning))
         steps: list[Step] = []
         for position, entry in enumerate(self.chain.stages):
             if position not in positions:

@@ -69,6 +69,15 @@ class Checks(Protocol):
 
 
 @runtime_checkable
+class Warns(Protocol):
+    """A stage that can tell of settings that are possible and seldom meant."""
+
+    def warnings(self) -> list[Problem]:
+        """Return what to look at before anything runs; paths as in `Checks`."""
+        ...
+
+
+@runtime_checkable
 class Fingerprints(Protocol):
     """A stage whose result depends on more than its configuration and its input artifacts."""
 

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from pipeline.check import chain_warnings
 from pipeline.config import load_config
 from pipeline.schema import config_schema
 from pipeline.yaml_source import read_yaml
@@ -33,6 +34,17 @@ SMALL = (
 def test_a_shipped_configuration_is_valid(path: Path) -> None:
     chain = load_config(path)
     assert [entry.name for entry in chain.stages][:2] == ["augment", "train"]
+    assert not chain_warnings(chain.stages)
+
+
+def test_a_shipped_configuration_warns_when_only_its_size_is_changed() -> None:
+    path, smaller = ROOT / "configs" / "image_folder.yaml", "stages.augment.size=96"
+    [warning] = chain_warnings(load_config(path, [smaller]).stages)
+    assert warning.path == "stages.augment.eval"
+    assert "center_crop keeps 96 of it (the target's size, 38%)" in warning.message
+    assert "use resize: {shorter: 110}" in warning.message
+    mended = "stages.augment.eval.0.resize.shorter=110"
+    assert not chain_warnings(load_config(path, [smaller, mended]).stages)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

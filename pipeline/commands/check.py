@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from pipeline.check import check_chain, load_checked, resolve_chain_device
+from pipeline.check import chain_warnings, check_chain, load_checked, resolve_chain_device
 
 
 def run(options: argparse.Namespace) -> int:
@@ -17,4 +17,6 @@ def run(options: argparse.Namespace) -> int:
     sys.stdout.write(f"{chain.file}: valid. {stages} on {device}\n")
     for item in resolved:
         sys.stdout.write(f"  {item.stage}: {item.reason}\n")
+    for warning in chain_warnings(chain.stages):
+        sys.stdout.write(f"warning: {warning}\n")
     return 0

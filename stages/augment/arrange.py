@@ -21,14 +21,13 @@ from stages.augment.spec import (
 from stages.augment.split import stratified_sample, stratified_split
 from stages.augment.text.features import TextFeatures
 from stages.augment.text.operations import DropTokens
+from stages.augment.view import CROP_SHARE
 
 SMALL_SIDE = 64
 """Up to here images are drawings and thumbnails; above, photographs."""
 PHOTO_SIDE = 224
 _CLIP_DEFAULT = (TimeShift(), Gain(), TimeMask(), FrequencyMask())
 _TEXT_DEFAULT = (DropTokens(),)
-_CROP_SHARE = 0.875
-"""Share of the shorter side that eval keeps of a photograph, as ImageNet's protocols do."""
 
 
 def choose_splits(
@@ -104,7 +103,7 @@ def choose_transforms(
     small = all(max(finding.height, finding.width) <= SMALL_SIDE for finding in findings)
     train: tuple[AnyOperation, ...] = (RandomResizedCrop(scale=(0.25, 1.0)), Flip())
     eval_: tuple[AnyOperation, ...] = (
-        Resize(shorter=round(min(height, width) / _CROP_SHARE)),
+        Resize(shorter=round(min(height, width) / CROP_SHARE)),
         CenterCrop(),
     )
     if small:

@@ -27,6 +27,7 @@ from stages.augment.serve_graph import eval_plan, why_not_servable, write_servin
 from stages.augment.sources import Finding, Source
 from stages.augment.spec import RandomResizedCrop, TransformSpec
 from stages.augment.text.features import TextFeatures
+from stages.augment.view import narrow_view
 
 TRANSFORMS_FILE = "transforms.json"
 PREPROCESS_FILE = "preprocess.dali"
@@ -100,6 +101,10 @@ def _describe(
     height, width, channels = shape = choose_shape(config, used)
     transforms = choose_transforms(config, used, height, width)
     transforms.save(ctx.dir / TRANSFORMS_FILE)
+    if config.size == "auto" and (
+        narrow := narrow_view(transforms.eval, height=height, width=width)
+    ):
+        ctx.events.warning(f"eval: {narrow}")
     written = {
         split: Split(manifest=source.write_manifest(split, chosen, ctx.dir), samples=len(chosen))
         for split, chosen in splits.items()

@@ -22,6 +22,7 @@ from stages.augment.state import (
     tokenizer_state,
     vendor_versions,
 )
+from stages.augment.view import narrow_view
 
 
 class Augment:
@@ -44,6 +45,14 @@ class Augment:
         except BackendUnavailable as error:
             problems.append(Problem(path="backend", message=str(error)))
         return problems
+
+    def warnings(self) -> list[Problem]:
+        """Return whether eval cuts out too little of an image of the size asked for."""
+        if self.config.size == "auto" or self.config.eval is None:
+            return []
+        height, width = self.config.size
+        message = narrow_view(self.config.eval, height=height, width=width)
+        return [Problem(path="eval", message=message)] if message else []
 
     def fingerprint(self, device: Device) -> Mapping[str, str]:
         """Return the state of the data set's files and the versions of what reads them."""

@@ -104,6 +104,15 @@ def test_check_says_what_it_resolved(chain_file: Path, capfd: pytest.CaptureFixt
     assert "write: backend pencil (passed over pen: needs the package" in out
 
 
+def test_check_warns_of_what_is_seldom_meant(
+    chain_file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    warning = f"{chain_file}:4:47: stages.count.letter: 'on' is no single letter."
+    chain_file.write_text(chain_file.read_text().replace("letter: o", "letter: on"))
+    assert main(["check", str(chain_file)]) == 0
+    assert f"\nwarning: {warning}\n" in capfd.readouterr().out
+
+
 def test_plan_prints_each_stage_with_its_reason(
     chain_file: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -120,6 +120,21 @@ def test_a_stage_without_its_input_says_what_to_run(run: Run) -> None:
         run(wanted=Range(first="count"))
 
 
+def test_what_is_seldom_meant_is_said_before_the_first_stage(
+    chain_text: str, folder: RunFolder
+) -> None:
+    heard: list[Event] = []
+
+    class Listener:
+        def receive(self, event: Event) -> None:
+            heard.append(event)
+
+    chain = parse_config(chain_text, ["stages.count.letter=on"], file="toy.yaml")
+    Runner(chain=chain, folder=folder, listeners=(Listener(),)).run()
+    assert heard[0].kind == "warning"
+    assert "stages.count.letter: 'on' is no single letter." in str(heard[0].fields["message"])
+
+
 def test_until_stops_there(run: Run) -> None:
     assert statuses(run(wanted=Range(last="write"))) == {"write": "ran", "count": "not reached"}
 

@@ -116,6 +116,11 @@ class Count:
     def __init__(self, config: CountConfig) -> None:
         self.config = config
 
+    def warnings(self) -> list[Problem]:
+        if len(self.config.letter) == 1:
+            return []
+        return [Problem(message=f"{self.config.letter!r} is no single letter.", path="letter")]
+
     def run(self, ctx: Context) -> Letters:
         letters = ctx.get(Words).text.read_text(encoding="utf-8").count(self.config.letter)
         path = ctx.dir / "counts.txt"

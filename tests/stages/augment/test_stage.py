@@ -94,6 +94,15 @@ def test_the_folder_can_be_moved(digits: tuple[Path, DataSpec], tmp_path: Path) 
     assert all((folder / file).is_file() for file in files)
 
 
+def test_a_size_found_in_the_images_may_be_too_small_for_what_eval_says(
+    flowers: Path, tmp_path: Path
+) -> None:
+    heard, eval_ = Heard(), [{"resize": {"shorter": 512}}, "center_crop"]
+    assert not stage(dataset={"folder": str(flowers)}, eval=eval_).warnings()
+    run(tmp_path / "work", heard, dataset={"folder": str(flowers)}, batch_size=4, eval=eval_)
+    assert "center_crop keeps 224 of it (the target's size, 44%)" in heard.warnings
+
+
 def test_splits_do_not_overlap_and_calibration_is_part_of_train(
     digits: tuple[Path, DataSpec],
 ) -> None:
