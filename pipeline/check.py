@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.artifacts import Kind
 from pipeline.backend import available, select
 from pipeline.config import ChainConfig, InvalidChain, StageEntry, load_config
 from pipeline.device import Device, resolve_device
 from pipeline.errors import BackendUnavailable, ConfigError, Problem
-from pipeline.stage import Checks, Warns
+from pipeline.plan import input_sources
+from pipeline.stage import Checks, ChecksKind, Holds, Warns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,7 @@ def load_checked(path: Path, overrides: Sequence[str]) -> ChainConfig:
     try:
         return load_config(path, overrides)
     except InvalidChain as error:
-        further = stage_problems(error.entries, resolve_device("auto"))[0]
+        further = stage_problems(error.entries, resolve_device("auto"), error.entries)[0]
         raise ConfigError([*error.problems, *further]) from error
 
 
@@ -59,16 +61,17 @@ def check_chain(
     Raises:
         ConfigError: with every problem found.
     """
-    problems, resolved = stage_problems(chain.stages if entries is None else entries, device)
+    wanted = chain.stages if entries is None else entries
+    problems, resolved = stage_problems(wanted, device, chain.stages)
     if problems:
         raise ConfigError(problems)
     return resolved
 
 
 def stage_problems(
-    entries: Sequence[StageEntry], device: Device
+    entries: Sequence[StageEntry], device: Device, chain: Sequence[StageEntry]
 ) -> tuple[list[Problem], list[Resolved]]:
-    """Resolve the backends of these stages and let them look for problems."""
+    """Resolve the backends of these stages of a chain and let them look for problems."""
     problems: dict[tuple[str, str], Problem] = {}
     resolved: list[Resolved] = []
     for entry in entries:
@@ -79,11 +82,26 @@ def stage_problems(
             message = str(error).removeprefix(f"stages.{entry.name}.backend: ")
             found.append(Problem(message=message, path="backend"))
         stage = entry.build()
+        if isinstance(stage, ChecksKind):
+            found += [
+                problem for kind in kinds_for(entry, chain) for problem in stage.check_kind(kind)
+            ]
         if isinstance(stage, Checks):
             found += stage.check(device)
         for problem in found:  # the engine's word on a path goes before the stage's own
             problems.setdefault((entry.name, problem.path), entry.problem(problem))
     return list(problems.values()), resolved
+
+
+def kinds_for(entry: StageEntry, chain: Sequence[StageEntry]) -> list[Kind]:
+    """Return of what kind the data is that a stage is going to get, as far as it is known."""
+    earlier = chain[: [each.name for each in chain].index(entry.name)]
+    sources = input_sources(entry, earlier).values()
+    return [
+        stage.data_kind()
+        for each in earlier
+        if each.name in sources and isinstance(stage := each.build(), Holds)
+    ]
 
 
 def chain_warnings(entries: Sequence[StageEntry]) -> list[Problem]:

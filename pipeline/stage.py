@@ -22,7 +22,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from pipeline.artifacts import Artifact
+from pipeline.artifacts import Artifact, Kind
 from pipeline.backend import Backend
 from pipeline.context import Context
 from pipeline.device import Device
@@ -65,6 +65,24 @@ class Checks(Protocol):
 
     def check(self, device: Device) -> list[Problem]:
         """Return problems; `Problem.path` is relative to the stage's mapping in the YAML."""
+        ...
+
+
+@runtime_checkable
+class Holds(Protocol):
+    """A stage that brings data into the chain, and knows of what kind before it looks at any."""
+
+    def data_kind(self) -> Kind:
+        """Return what its samples are."""
+        ...
+
+
+@runtime_checkable
+class ChecksKind(Protocol):
+    """A stage whose settings may go with some kinds of data only."""
+
+    def check_kind(self, kind: Kind) -> list[Problem]:
+        """Return what does not go with the data it is going to get; paths as in `Checks`."""
         ...
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import JsonValue
 
-from pipeline.artifacts import DataSpec
+from pipeline.artifacts import DataSpec, Kind
 from pipeline.backend import Backend, select
 from pipeline.context import Context
 from pipeline.device import Device
@@ -45,6 +45,10 @@ class Augment:
         except BackendUnavailable as error:
             problems.append(Problem(path="backend", message=str(error)))
         return problems
+
+    def data_kind(self) -> Kind:
+        """Return what the data set holds."""
+        return self.config.kind
 
     def warnings(self) -> list[Problem]:
         """Return whether eval cuts out too little of an image of the size asked for."""

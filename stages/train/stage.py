@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from pydantic import JsonValue
 
-from pipeline.artifacts import DataSpec, TrainedModel
+from pipeline.artifacts import DataSpec, Kind, TrainedModel
 from pipeline.backend import Backend
 from pipeline.context import Context
 from pipeline.device import Device
@@ -19,7 +19,12 @@ from pipeline.files import sha256_file
 from pipeline.ranks import Place, place_from_environment
 from pipeline.report.blocks import Block
 from stages.train.config import TrainConfig
-from stages.train.models.names import model_problem, optimizer_problem, weights_problem
+from stages.train.models.names import (
+    kind_problem,
+    model_problem,
+    optimizer_problem,
+    weights_problem,
+)
 from stages.train.threads import resolve_threads
 
 
@@ -51,6 +56,11 @@ class Train:
         if self.config.pretrained and (message := weights_problem(self.config.pretrained)):
             problems.append(Problem(path="pretrained", message=message))
         return problems
+
+    def check_kind(self, kind: Kind) -> list[Problem]:
+        """Find a model that takes other samples than the data set holds."""
+        message = kind_problem(self.config.model, kind)
+        return [Problem(path="model", message=message)] if message else []
 
     def fingerprint(self, device: Device) -> Mapping[str, str]:
         """Return what decides the weights beside configuration and data."""

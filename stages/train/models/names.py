@@ -7,9 +7,12 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from pipeline.artifacts import Kind
 from pipeline.backend import is_installed
 from pipeline.errors import nearest
 
+ENCODER = "stages.train.models.text:encoder"
+"""Our own network for texts."""
 _QUOTED = re.compile(r"""["']([a-z0-9]+)["']""")
 _ENTRY = re.compile(r"^@register_model\s*\ndef (\w+)\(", re.MULTILINE)
 
@@ -45,6 +48,16 @@ def model_problem(model: str) -> str:
     return (
         f"'{model}' is no model of timm. Allowed: one of its {len(names)} names, or your own "
         f"factory as 'package.module:function'.{nearest(model, names)}"
+    )
+
+
+def kind_problem(model: str, kind: Kind) -> str:
+    """Say that ``model:`` takes no samples of this kind; ``""``: its name does not tell."""
+    if kind != "text" or ":" in model:
+        return ""
+    return (
+        f"'{model}' has no colon and so is a name of timm, whose models take images, and the data "
+        f"set holds texts. Use {ENCODER}, or your own as package.module:function."
     )
 
 

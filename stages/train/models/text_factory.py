@@ -10,10 +10,9 @@ from pipeline.errors import ConfigError
 from stages.train.fff.swap import swap_feedforward
 from stages.train.models.classifier import TextClassifier
 from stages.train.models.factory import Option, first_line, own_body
-from stages.train.models.names import model_problem
+from stages.train.models.names import kind_problem, model_problem
 
 TEXT_FACTORY = "stages.train.models.text_factory:build_text_model"
-ENCODER = "stages.train.models.text:encoder"
 
 
 def build_text_model(
@@ -37,12 +36,7 @@ def build_text_model(
     Raises:
         ConfigError: there is no such model, or it does not take these options or such texts.
     """
-    if ":" not in name:
-        raise ConfigError(
-            f"stages.train.model: '{name}' is a name of timm, whose models take images, and the "
-            f"data set holds texts. Use {ENCODER}, or your own as package.module:function."
-        )
-    problem = model_problem(name)
+    problem = kind_problem(name, "text") or model_problem(name)
     if problem:
         raise ConfigError(f"stages.train.model: {problem}")
     of_data = {

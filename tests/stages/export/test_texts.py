@@ -29,7 +29,8 @@ from stages.export.engine.slot import Binding, RunFailed
 from stages.export.graph import save
 from stages.export.parity import sqnr_db, torch_answer
 from stages.export.to_onnx import to_onnx
-from stages.train.models.text_factory import ENCODER, build_text_model
+from stages.train.models.names import ENCODER
+from stages.train.models.text_factory import build_text_model
 
 LONGEST, CLASSES, VOCABULARY, PADDING = 16, 5, 60, 0
 TEXTS = TensorSpec(name="tokens", dtype="int32", shape=(-1, -1))

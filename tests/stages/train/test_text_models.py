@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
 from stages.train.fff.layer import fast_layers
+from stages.train.models.names import ENCODER
 from stages.train.models.text import Encoder
-from stages.train.models.text_factory import ENCODER, build_text_model
+from stages.train.models.text_factory import build_text_model
 
 PADDING, SEPARATOR, VOCABULARY, LENGTH = 0, 3, 50, 16
 DATA = {
@@ -86,7 +87,11 @@ def test_its_feedforward_layers_can_be_fast_ones() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("resnet18", {}, "'resnet18' is a name of timm, whose models take images"),
+        (
+            "resnet18",
+            {},
+            "'resnet18' has no colon and so is a name of timm, whose models take images",
+        ),
         ("nowhere.at_all:net", {}, "there is no module 'nowhere.at_all'"),
         ("stages.train.models.text:encodr", {}, "has no 'encodr'"),
         (ENCODER, {"widht": 8}, "unexpected keyword argument 'widht'"),

@@ -17,7 +17,7 @@ from pipeline.interrupt import StopFlag
 from stages.augment.config import AugmentConfig
 from stages.augment.stage import Augment
 from stages.train.config import TrainConfig
-from stages.train.models.text_factory import ENCODER
+from stages.train.models.names import ENCODER
 from stages.train.models.weights_file import read_weights
 from stages.train.stage import Train
 
