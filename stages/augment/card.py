@@ -40,6 +40,8 @@ class DataCard:
     conflicts: tuple[tuple[str, str], ...]
     """Names of equal files with different labels."""
     damaged: int
+    unseen: int = 0
+    """Samples that were listed and not looked at."""
     noun: str = "image"
     """What one sample is called."""
 
@@ -51,6 +53,11 @@ class DataCard:
     def warnings(self) -> tuple[str, ...]:
         """Return what a user should act on, a sentence each."""
         said: list[str] = []
+        if self.unseen:
+            said.append(
+                f"limit_batches: {self.unseen:,} {self.noun}s were not looked at; all figures, and "
+                "what is said of damage, are of the others."
+            )
         if self.leaks:
             said.append(
                 f"{len(self.leaks)} eval {self.noun}(s) are equal to a training {self.noun}, so "
@@ -82,6 +89,7 @@ def make_card(
     splits: Mapping[str, Sequence[int]],
     *,
     num_damaged: int,
+    num_unseen: int = 0,
 ) -> DataCard:
     """Describe the samples that stand in a split."""
     used = sorted({index for chosen in splits.values() for index in chosen})
@@ -96,7 +104,8 @@ def make_card(
         widths=_spread([findings[index].width for index in used]),
         heights=_spread([findings[index].height for index in used]),
         modes=dict(Counter(findings[index].mode for index in used).most_common()),
-        leaks=leaks, repeats=repeats, conflicts=conflicts, damaged=num_damaged, noun=source.noun,
+        leaks=leaks, repeats=repeats, conflicts=conflicts, damaged=num_damaged,
+        unseen=num_unseen, noun=source.noun,
     )  # fmt: skip
 
 

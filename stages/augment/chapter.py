@@ -59,7 +59,7 @@ def make_section(
         _counts(card),
         *([_bars(card)] if len(card.classes) <= _MAX_BARS else []),
         examples,
-        *([_damaged_table(damaged, card.noun)] if damaged else [_no_damage(card.noun)]),
+        *([_damaged_table(damaged, card.noun)] if damaged else [_no_damage(card)]),
         Code(
             title="Transforms",
             text=transforms.to_json(),
@@ -159,8 +159,10 @@ def _damaged_table(damaged: Sequence[Damaged], noun: str) -> Table:
     )
 
 
-def _no_damage(noun: str) -> Note:
-    return Note(text=f"Every {noun} was read; none is damaged.", level="good")
+def _no_damage(card: DataCard) -> Note:
+    if card.unseen:
+        return Note(text=f"None of the {card.noun}s that were looked at is damaged.")
+    return Note(text=f"Every {card.noun} was read; none is damaged.", level="good")
 
 
 def _triple(values: tuple[int, int, int]) -> str:

@@ -114,7 +114,8 @@ class AugmentConfig(StageConfig):
     eval: EvalOperations | None = None
     """Operations on eval, calibration and served images; left out: resize and crop the middle."""
     limit_batches: int | None = Field(default=None, ge=1)
-    """At most so many batches of each split, classes in their shares; for trying things out."""
+    """At most so many batches of each split, classes in their shares, and of a folder no more files
+    are read than these take; for trying things out."""
     calibration: CalibrationConfig = CalibrationConfig()
     """The split that INT8 ranges are measured on."""
     on_error: Literal["skip", "fail"] = "skip"

@@ -17,6 +17,7 @@ from stages.augment.backends import backends_for, choose_backend
 from stages.augment.card import DataCard, make_card
 from stages.augment.chapter import FactRows, image_facts, image_gallery, make_section
 from stages.augment.config import AugmentConfig
+from stages.augment.glance import look
 from stages.augment.measure import measure_throughput
 from stages.augment.normalization import choose_mean_std
 from stages.augment.opening import open_source
@@ -35,10 +36,10 @@ PREPROCESS_FILE = "preprocess.dali"
 
 def prepare(config: AugmentConfig, ctx: Context) -> DataSpec:
     """Check, split and describe the data set; everything is written into ``ctx.dir``."""
-    source = open_source(config, ctx)
-    for note in source.notes:
+    whole = open_source(config, ctx)
+    for note in whole.notes:
         ctx.events.warning(note)
-    findings = source.inspect(ctx)
+    source, findings = look(whole, config, ctx)
     usable, damaged = set_aside(source, findings, config.on_error, ctx)
     splits = choose_splits(source.items, findings, usable, config)
     if len(splits["train"]) < config.batch_size:
@@ -53,7 +54,8 @@ def prepare(config: AugmentConfig, ctx: Context) -> DataSpec:
     else:
         mean, std = choose_mean_std(config, spec, source, splits["train"], ctx)
         spec = replace(spec, mean=mean, std=std, preprocess=_write_graph(spec, ctx))
-    card = make_card(source, findings, splits, num_damaged=len(damaged))
+    unseen = len(whole.items) - len(source.items)
+    card = make_card(source, findings, splits, num_damaged=len(damaged), num_unseen=unseen)
     card.save(ctx.dir)
     for warning in card.warnings():
         ctx.events.warning(warning)

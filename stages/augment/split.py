@@ -26,7 +26,7 @@ def stratified_split(
     """
     train: list[int] = []
     held_out: list[int] = []
-    for label, members in _by_label(labels).items():
+    for label, members in by_label(labels).items():
         bundles: dict[Hashable, list[int]] = defaultdict(list)
         for index in members:
             bundles[index if groups is None else groups[index]].append(index)
@@ -46,16 +46,17 @@ def stratified_split(
 
 def stratified_sample(labels: Sequence[int], num_samples: int, seed: int) -> list[int]:
     """Return indices of a seeded sample in which classes have their shares, in ascending order."""
-    by_label = _by_label(labels)
-    counts = _apportion([len(members) for members in by_label.values()], num_samples)
+    members_of = by_label(labels)
+    counts = _apportion([len(members) for members in members_of.values()], num_samples)
     chosen: list[int] = []
-    for (label, members), count in zip(by_label.items(), counts, strict=True):
+    for (label, members), count in zip(members_of.items(), counts, strict=True):
         order = np.random.default_rng([seed, label]).permutation(len(members))
         chosen += [members[position] for position in order[:count]]
     return sorted(chosen)
 
 
-def _by_label(labels: Sequence[int]) -> dict[int, list[int]]:
+def by_label(labels: Sequence[int]) -> dict[int, list[int]]:
+    """Return the positions of each label, labels in ascending order."""
     members: dict[int, list[int]] = defaultdict(list)
     for index, label in enumerate(labels):
         members[label].append(index)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from pipeline.context import Context
 
@@ -92,4 +92,13 @@ class Source(Protocol):
 
     def write_manifest(self, split: str, chosen: Sequence[int], folder: Path) -> Path:
         """Write the manifest of a split that holds the chosen items, and return its path."""
+        ...
+
+
+@runtime_checkable
+class Narrows(Protocol):
+    """A source that can look at some of its samples without reading the others."""
+
+    def narrowed(self, chosen: Sequence[int]) -> Source:
+        """Return the source of the chosen items alone, with all classes."""
         ...

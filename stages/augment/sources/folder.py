@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -40,6 +40,11 @@ class FolderSource:
     def noun(self) -> str:
         """What a person calls one sample."""
         return self.media.noun
+
+    def narrowed(self, chosen: Sequence[int]) -> FolderSource:
+        """Return the source of the chosen files alone."""
+        items, files = tuple(self.items[i] for i in chosen), tuple(self.files[i] for i in chosen)
+        return replace(self, items=items, files=files)
 
     def inspect(self, ctx: Context) -> list[Finding]:
         """Read and decode every file; known ones come from the cache."""
