@@ -9,6 +9,8 @@
 #include "forest.hpp"
 #if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace cmm {
@@ -95,6 +97,11 @@ struct Int8 {
     return (Vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)from)));
 #elif LANES == 8
     return (Vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)from)));
+#elif defined(__aarch64__)
+    std::uint32_t bytes;
+    std::memcpy(&bytes, from, sizeof bytes);
+    const int16x8_t wide = vmovl_s8(vcreate_s8(bytes));
+    return (Vec)vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide)));
 #else
     const Bytes bytes = *reinterpret_cast<const Bytes*>(from);
     return __builtin_convertvector(__builtin_convertvector(bytes, Ints), Vec);
