@@ -38,6 +38,7 @@ from benchmarks.photos import (
 )
 from pipeline.device import CPU
 from stages.augment.backends import choose_backend
+from stages.train.allocator import freed_memory_kept
 
 OURS, OURS_FLOAT, OURS_DALI = "ours", "ours + normalize", "ours dali-cpu"
 PIL, RAW, RAW_UINT8 = "torchvision PIL", "raw DALI float", "raw DALI uint8"
@@ -66,6 +67,7 @@ def main() -> None:
     watch, rounds = Watch(), rounds_of(options)
     batch_size, batches = (8, 2) if options.quick else (64, 8)
     with TemporaryDirectory(prefix="dlpipe-loader-") as scratch, ExitStack() as stack:
+        stack.enter_context(freed_memory_kept())  # as the train stage does, here for all sides
         usual = open_photos(Path(scratch) / "photos", PHOTO, 64 if options.quick else 256)
         large = open_photos(Path(scratch) / "large", LARGE_PHOTO, 16 if options.quick else 64)
         feeds = open_photo_feeds(usual, batch_size, stack)

@@ -130,11 +130,11 @@ class ImageFeed:
         if self._encoded is None:
             assert isinstance(self._reader, ArrayReader)
             arrays = torch.from_numpy(self._reader.images[positions])
-            sources = list(match_channels(arrays, self._plan.channels).contiguous().numpy())
-            sizes = np.array([source.shape[:2] for source in sources], dtype=np.int64)
-        else:
-            files, sizes = self._encoded.fetch(positions)
-            sources = [np.frombuffer(file, dtype=np.uint8) for file in files]
+            images = match_channels(arrays, self._plan.channels).contiguous().numpy()
+            sizes = np.tile(np.array(images.shape[1:3], dtype=np.int64), (len(images), 1))
+            return graph_inputs(self._plan, images, draw(self._plan, sizes, key))
+        files, sizes = self._encoded.fetch(positions)
+        sources = [np.frombuffer(file, dtype=np.uint8) for file in files]
         return graph_inputs(self._plan, sources, draw(self._plan, sizes, key))
 
     def build(self, batch_size: int, threads: int) -> Pipeline:

@@ -29,7 +29,7 @@ class ClipFeed:
         """Return files and random numbers of a batch."""
         files = [self._read_file(int(position)) for position in positions]
         drawn = draw_audio(self._plan, len(files), key)
-        return {ENCODED: files, **{name: list(values) for name, values in drawn.items()}}
+        return {ENCODED: files, **drawn}
 
     def build(self, batch_size: int, threads: int) -> Pipeline:
         """Build the graph."""
