@@ -9,10 +9,12 @@ from pipeline.artifacts import DataSpec, ModuleRef
 from pipeline.context import Context
 from pipeline.errors import ConfigError
 from pipeline.events import EventLog
+from pipeline.ranks import place_from_environment
 from stages.augment.loader import open_loader
 from stages.train.config import TrainConfig
 from stages.train.fff.config import FffConfig
 from stages.train.fff.convert import convert
+from stages.train.fff.converted import Converted
 from stages.train.fff.layer import fast_layers
 from stages.train.fff.samples import open_samples
 from stages.train.finetune import choose_normalization, find_weights, start_from
@@ -22,18 +24,31 @@ from stages.train.models.stem import SMALL_IMAGE_PX, has_large_stem, shrink_stem
 from stages.train.models.weights_file import WeightsFile
 from stages.train.models.whitening import fit_to_images, has_whitening
 from stages.train.quicken import quicken
+from stages.train.reproducible import random_state_kept
 
 
 def build_network(
-    config: TrainConfig, spec: DataSpec, ctx: Context
+    config: TrainConfig,
+    spec: DataSpec,
+    ctx: Context,
+    converted: Converted | None = None,
+    *,
+    quiet: bool = False,
 ) -> tuple[Classifier, ModuleRef]:
     """Build the network with random or loaded weights, and say how to build it again.
+
+    Args:
+        config: of the stage.
+        spec: the data.
+        ctx: of the stage.
+        converted: where a conversion is kept, and taken from if it is there.
+        quiet: say nothing but how a conversion goes, which may take long.
 
     Raises:
         ConfigError: there is no such model, or it does not fit the data.
     """
-    events = ctx.events
-    weights = find_weights(config, ctx.events)
+    events = EventLog() if quiet else ctx.events
+    weights = find_weights(config, events)
     mean, std = choose_normalization(config, spec, weights, events)
     ref = reference(config, replace(spec, mean=mean, std=std))
     module = build(ref)
@@ -52,7 +67,13 @@ def build_network(
                 "stages.train.fff.convert: there are no weights to convert from. Set pretrained to "
                 "a file, or convert: false."
             )
-        _convert_from(module, ref, weights, config.fff, spec, ctx)
+        if converted is None or not converted.load_into(module):
+            with random_state_kept():  # what follows finds them alike, converted now or before
+                _convert_from(module, ref, weights, config.fff, spec, ctx)
+            if converted is not None and not place_from_environment().follows:
+                converted.save(module)
+        else:
+            events.info("fff.convert: done before in this run; the network goes on from there")
     elif weights is not None:
         start_from(module, weights, spec, events)
     else:

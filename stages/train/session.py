@@ -13,7 +13,6 @@ import torch
 from pipeline.artifacts import DataSpec, TrainedModel
 from pipeline.backend import is_installed
 from pipeline.context import Context
-from pipeline.events import EventLog
 from pipeline.files import sha256_file, sha256_text
 from pipeline.ranks import place_from_environment
 from stages.augment.loader import Batch, Loader, SplitName, open_loader
@@ -29,6 +28,7 @@ from stages.train.distributed.entrance import (
     processes_here,
     share_of,
 )
+from stages.train.fff.converted import Converted
 from stages.train.finetune import freeze_as_asked
 from stages.train.layout import Layout
 from stages.train.learner import build_learner, place_network
@@ -74,9 +74,15 @@ def train(config: TrainConfig, ctx: Context) -> TrainedModel:
         threads=resolve_threads(config.threads, processes_here()),
     )
     with switches, freed_memory_kept():
+        checkpoints = CheckpointFolder(
+            folder=ctx.dir / "checkpoints",
+            key=run_key(config, spec, ctx),
+            keep=config.checkpoint.keep,
+            events=ctx.events,
+        )
+        converted = Converted(folder=checkpoints.folder, key=checkpoints.key)
         # The processes that are launched will say it all again.
-        quiet = replace(ctx, events=EventLog())
-        module, ref = build_network(config, spec, quiet if launching else ctx)
+        module, ref = build_network(config, spec, ctx, converted, quiet=launching)
         draft = TrainedModel(
             module=ref,
             weights=ctx.dir / "model.safetensors",
@@ -85,12 +91,6 @@ def train(config: TrainConfig, ctx: Context) -> TrainedModel:
             classes=spec.classes,
             precision=precision.name,
             predictions=None,
-        )
-        checkpoints = CheckpointFolder(
-            folder=ctx.dir / "checkpoints",
-            key=run_key(config, spec, ctx),
-            keep=config.checkpoint.keep,
-            events=ctx.events,
         )
         is_first = not place_from_environment().follows
         if config.rehearsal and is_first and not checkpoints.paths():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -9,12 +11,14 @@ from safetensors.torch import load_file
 from small_vits import FFF, VIT, networks, samples
 
 from pipeline.context import Context
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, Interrupted
+from pipeline.files import sha256_file
 from pipeline.report.blocks import Table, load_section
 from stages.train.config import TrainConfig
 from stages.train.fff.config import ConvertConfig
 from stages.train.fff.conversion import load_conversion
 from stages.train.fff.convert import convert
+from stages.train.fff.converted import Converted
 from stages.train.fff.layer import fast_layers
 from stages.train.models.factory import build_model
 
@@ -78,6 +82,55 @@ def test_a_trained_network_is_converted_and_trained_on(train_once, recorder):
     assert found.end_to_end.after.kl < found.end_to_end.before.kl
     assert any("w_in" in name for name in load_file(trained.weights))
     assert len(fast_layers(build_model(**trained.module.arguments))) == 2
+
+
+def test_a_stopped_run_is_converted_once_and_ends_at_the_same_bits(train_once, recorder, stop):
+    dense = train_once("dense", **VIT, epochs=1)
+    settings = {
+        **VIT, "epochs": 2, "optimizer": {"name": "adamw", "lr": "auto"},
+        "fff": {"depth": 2, "convert": {"steps": 5, "end_to_end_steps": 5}},
+        "pretrained": str(dense.weights),
+    }  # fmt: skip
+    undisturbed = train_once("undisturbed", **settings)
+    recorder.events.clear()
+    for sign in ("first answer", "epoch 2/2"):  # before the first checkpoint, and after some
+
+        def on_event(event, sign=sign) -> None:
+            if any(sign in str(event.fields.get(field)) for field in ("message", "note")):
+                stop.request("SIGTERM")
+
+        recorder.on_event = on_event
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            train_once("stopped", **settings)
+        stop.signal_name, recorder.on_event = "", lambda event: None
+    resumed = train_once("stopped", **settings)
+    assert sha256_file(resumed.weights) == sha256_file(undisturbed.weights)
+    said = recorder.messages("info")
+    assert sum("first answer" in message for message in said) == 1
+    assert sum("fff.convert: done before" in message for message in said) == 2
+    assert any("resumed at step" in message for message in said)
+    assert load_conversion(resumed.weights.parent) == load_conversion(undisturbed.weights.parent)
+    assert not (resumed.weights.parent / "checkpoints").exists()
+
+
+def test_what_is_not_of_this_run_or_damaged_is_not_taken(tmp_path):
+    ours, other = networks()[1], networks()[1]
+    with torch.no_grad():
+        next(ours.parameters()).add_(1)
+    kept = Converted(folder=tmp_path / "kept", key="one")
+    before = {name: tensor.clone() for name, tensor in other.state_dict().items()}
+    assert not kept.load_into(other)
+    kept.save(ours)
+    assert not replace(kept, key="two").load_into(other)
+    [file] = kept.folder.iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-9])
+    assert not kept.load_into(other)
+    assert all(torch.equal(other.state_dict()[name], tensor) for name, tensor in before.items())
+    file.write_bytes(whole)
+    assert kept.load_into(other)
+    after = ours.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in other.state_dict().items())
 
 
 @pytest.mark.parametrize(
