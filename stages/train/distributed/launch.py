@@ -69,7 +69,9 @@ def _run_agent(config: TrainConfig, ctx: Context, job: Job, host: int) -> None:
     with _agent(job, host) as agent:
         while agent.poll() is None:
             _pass_on(relay, ctx)
-            if failed := _first_failure(job):
+            failed = _first_failure(job)
+            # All are stopped together, and the first may still be writing the checkpoint.
+            if failed and failed.kind != Interrupted.__name__:
                 _raise(failed, config)
             stopping.look(agent)
             time.sleep(_POLL_S)

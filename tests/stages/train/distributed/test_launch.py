@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,8 @@ from pipeline.errors import ConfigError, Interrupted, StageFailed
 from pipeline.events import Event, EventLog
 from pipeline.interrupt import StopFlag
 from stages.train.config import TrainConfig
-from stages.train.distributed.job import Job
+from stages.train.distributed import launch
+from stages.train.distributed.job import Job, Outcome
 from stages.train.stage import Train
 
 HERE = Path(__file__).parent
@@ -110,6 +114,27 @@ def test_a_stop_reaches_the_workers_and_the_run_goes_on_from_there(attempts, sta
     trained = start()
     assert any("resumed at step" in str(e.fields["message"]) for e in listener.of("info"))
     assert difference(trained.weights, attempts.folder / "launched twin" / "model.safetensors") == 0
+
+
+def test_a_stop_waits_for_the_checkpoint_that_the_first_process_writes(
+    start, tmp_path, monkeypatch
+):
+    """Others have nothing to write, and so have ended before."""
+    written = tmp_path / "written"
+
+    @contextmanager
+    def agent(job: Job, host: int):
+        job.leave_outcome(Outcome(kind="Interrupted", message="stopped", rank=1))
+        code = f"import time, pathlib; time.sleep(1); pathlib.Path({str(written)!r}).touch()"
+        process = subprocess.Popen([sys.executable, "-c", code])
+        yield process
+        process.kill()
+        process.wait()
+
+    monkeypatch.setattr(launch, "_agent", agent)
+    with pytest.raises(Interrupted, match="stopped"):
+        start()
+    assert written.exists()
 
 
 def test_an_error_of_a_worker_is_raised_as_it_would_be_in_one_process(start):
