@@ -59,11 +59,9 @@ def set_aside(
 
 def _check_classes(source: Source, usable: Sequence[int]) -> None:
     if len(source.classes) < 2:
-        folders = f"Put the {source.noun}s of each class into a folder of its own."
-        column = "Name the column of the class in dataset: {text: ..., label: ...}."
         raise DataError(
             f"{source.name}: {len(source.classes)} class ({', '.join(source.classes)}); a "
-            f"classifier needs at least 2. {column if source.reader == 'text' else folders}"
+            f"classifier needs at least 2. {source.labelling}"
         )
     trained = Counter(
         source.items[index].label for index in usable if source.items[index].part != "eval"

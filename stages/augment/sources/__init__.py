@@ -72,6 +72,11 @@ class Source(Protocol):
         ...
 
     @property
+    def labelling(self) -> str:
+        """What gives its samples their classes: said where there are too few."""
+        ...
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Class names; a label is a position in it."""
         ...

@@ -41,6 +41,11 @@ class FolderSource:
         """What a person calls one sample."""
         return self.media.noun
 
+    @property
+    def labelling(self) -> str:
+        """What gives samples their classes."""
+        return f"Put the {self.noun}s of each class into a folder of its own."
+
     def narrowed(self, chosen: Sequence[int]) -> FolderSource:
         """Return the source of the chosen files alone."""
         items, files = tuple(self.items[i] for i in chosen), tuple(self.files[i] for i in chosen)

@@ -46,6 +46,7 @@ class IdxSource:
     notes: tuple[str, ...] = ()
     reader: Literal["array"] = "array"
     noun: str = "image"
+    labelling: str = "The labels-idx1 file has to hold more than one label."
 
     def inspect(self, ctx: Context) -> list[Finding]:
         """Hash every image; an array has no damage that could be seen."""

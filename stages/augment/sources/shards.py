@@ -49,6 +49,7 @@ class ShardSource:
     notes: tuple[str, ...] = ()
     reader: Literal["webdataset"] = "webdataset"
     noun: str = "image"
+    labelling: str = "The .cls members have to name more than one class."
 
     def inspect(self, ctx: Context) -> list[Finding]:
         """Return what was found when the shards were listed."""

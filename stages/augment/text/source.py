@@ -33,6 +33,7 @@ class TextSource:
     notes: tuple[str, ...] = ()
     reader: Literal["text"] = "text"
     noun: str = "text"
+    labelling: str = "Name the column of the class in dataset: {text: ..., label: ...}."
 
     def inspect(self, ctx: Context) -> list[Finding]:
         """Hash every text as a reader would see it: case and space make no other text."""

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from pipeline.context import Context
 from pipeline.errors import DataError
 from stages.augment.paths import expand_shards
+from stages.augment.quarantine import set_aside
 from stages.augment.sources.folder import open_folder
 from stages.augment.sources.idx import open_idx, read_idx
 from stages.augment.sources.shards import open_shards
@@ -46,6 +47,15 @@ def test_idx_files_become_arrays(tmp_path: Path) -> None:
     named = json.loads(manifest.read_text())
     assert np.load(tmp_path / named["images"]).shape == (6, 6, 5)
     assert np.load(tmp_path / named["labels"]).tolist() == [0, 1, 2, 0, 1, 2]
+
+
+def test_idx_files_of_one_label_are_refused(tmp_path: Path) -> None:
+    write_idx(tmp_path, "train", 12)
+    path = tmp_path / "train-labels-idx1-ubyte.gz"
+    path.write_bytes(idx(np.zeros(12, dtype=np.uint8)))
+    source, ctx = open_idx(tmp_path), Context(dir=tmp_path)
+    with pytest.raises(DataError, match=r"1 class \(0\).*labels-idx1 file has to hold more"):
+        set_aside(source, source.inspect(ctx), "skip", ctx)
 
 
 def test_idx_without_a_test_pair_is_left_to_be_split(tmp_path: Path) -> None:
