@@ -13,6 +13,7 @@ from pipeline.report.blocks import Table
 from stages.train.fff.distill import Distilled
 
 _FILE = "conversion.json"
+_TAKEN_BACK = "; that was worse, so it was taken back"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +42,7 @@ class Conversion:
                 f"end to end, {after.same_top1:.1%} of {self.end_to_end.samples:,} samples get the "
                 f"trained network's first answer ({before.same_top1:.1%} before), and the KL "
                 f"divergence from its answers is {after.kl:.3g} ({before.kl:.3g} before)"
+                f"{_TAKEN_BACK if self.end_to_end.taken_back else ''}"
             )
         return lines
 
@@ -60,7 +62,8 @@ class Conversion:
             ]
             caption += (
                 " Of the whole network: against the dense one, over "
-                f"{self.end_to_end.samples:,} samples of the eval split; the divergence in nats."
+                f"{self.end_to_end.samples:,} samples of the eval split; the divergence in nats"
+                f"{_TAKEN_BACK if self.end_to_end.taken_back else ''}."
             )
         return Table(
             title="Conversion to fast feedforward layers",

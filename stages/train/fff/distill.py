@@ -52,6 +52,8 @@ class Distilled:
     samples: int
     before: Likeness
     after: Likeness
+    taken_back: bool = False
+    """Whether the answers had come to differ more, so that the weights are those of before."""
 
 
 def distill(
@@ -73,7 +75,8 @@ def distill(
         ctx: of the stage, to be told and to be stopped by.
 
     Returns:
-        What it brought; None if a loss was not finite, and the weights are as they were.
+        What it brought; None if a loss was not finite. The weights are as they were then, and also
+        where their answers came to differ more from the teacher's.
 
     Raises:
         Interrupted: a stop was asked for; the network is half-way.
@@ -85,7 +88,13 @@ def distill(
         if steps == settings.end_to_end_steps:
             after = likeness(teacher, network, held_back, ctx)
             if math.isfinite(after.kl):
-                return Distilled(samples=sum(map(len, held_back)), before=before, after=after)
+                worse = after.kl > before.kl
+                if worse:
+                    network.load_state_dict(kept)
+                    _tell_of_loss(before, after, ctx)
+                return Distilled(
+                    samples=sum(map(len, held_back)), before=before, after=after, taken_back=worse
+                )
     network.load_state_dict(kept)
     ctx.events.warning(
         f"train.fff.convert.end_to_end_lr: after {steps} step(s) end to end at a peak of "
@@ -93,6 +102,14 @@ def distill(
         "as they were before the first. Lower it, or set end_to_end_steps: 0."
     )
     return None
+
+
+def _tell_of_loss(before: Likeness, after: Likeness, ctx: Context) -> None:
+    ctx.events.warning(
+        f"train.fff.convert: learning end to end led away from the trained network (KL divergence "
+        f"{before.kl:.3g} before, {after.kl:.3g} after), so its weights are as they were before. "
+        "Take more end_to_end_steps, a lower end_to_end_lr, or end_to_end_steps: 0."
+    )
 
 
 def divergence(

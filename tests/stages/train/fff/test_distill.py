@@ -15,6 +15,7 @@ from pipeline.context import Context
 from pipeline.errors import Interrupted
 from pipeline.events import EventLog
 from stages.train.fff.config import ConvertConfig, FffConfig
+from stages.train.fff.conversion import Conversion
 from stages.train.fff.convert import convert
 from stages.train.fff.distill import distill, divergence, likeness, mode_kept
 
@@ -143,6 +144,21 @@ def test_a_loss_that_is_not_finite_leaves_the_weights_and_warns(ctx, recorder):
     assert are_equal(before, weights_of(network))
     [said] = recorder.messages("warning")
     assert "end_to_end_lr: after 3 step(s) end to end at a peak of 0.0005" in said
+
+
+def test_learning_that_leads_away_from_the_teacher_is_taken_back_and_told(ctx, recorder):
+    teacher, network = networks()
+    learn(teacher, network, ctx, end_to_end_steps=60, end_to_end_lr=2e-3)
+    near = weights_of(network)
+    found = learn(teacher, network, ctx, end_to_end_steps=3, end_to_end_lr=0.5)
+    assert found.taken_back
+    assert found.after.kl > found.before.kl
+    assert likeness(teacher, network, samples().held_back, ctx) == found.before
+    assert are_equal(near, weights_of(network))
+    assert "led away from the trained network" in recorder.messages("warning")[-1]
+    told = Conversion(r2={}, end_to_end=found)
+    assert told.lines()[-1].endswith("; that was worse, so it was taken back")
+    assert told.table().caption.endswith("; that was worse, so it was taken back.")
 
 
 def test_answers_that_are_not_finite_in_the_end_count_as_such_a_loss(ctx, recorder):
