@@ -64,7 +64,7 @@ def top1_of(
         learner = build_learner(module, config, choice, CPU, steps)
         for _ in range(epochs):
             for index in torch.randperm(_TRAIN)[: steps * _BATCH].split(_BATCH):
-                learner.step(Batch(images=images[index], targets=targets[index], index=index))
+                learner.step(Batch(inputs=images[index], targets=targets[index], index=index))
         module.eval()
         with torch.no_grad():
             answers = module(images[_TRAIN:]).argmax(1)

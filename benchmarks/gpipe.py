@@ -106,10 +106,10 @@ def plan(shape: Shape) -> Setup:
     """Return the pipeline that the planner makes of the model; all have its cut."""
     chain, batch = chain_of(language_model(shape)), words_of(shape)
     config = ParallelConfig(pipeline=STAGES, micro_batches=8)
-    planned = plan_pipeline(config, chain, batch.images, loss=_loss)
+    planned = plan_pipeline(config, chain, batch.inputs, loss=_loss)
     return Setup(
         chain=chain, bounds=planned.bounds, micro_batches=8, schedule="gpipe",
-        traits=probe(chain, batch.images[:1], FP32, CPU).traits, recompute="never",
+        traits=probe(chain, batch.inputs[:1], FP32, CPU).traits, recompute="never",
         precision=FP32, device=CPU, label_smoothing=0.0, seed=0, timeout_s=600,
     )  # fmt: skip
 
@@ -165,7 +165,7 @@ def figures_of(micro_batches: int, measured: Measured) -> dict[str, float]:
 
 def _plain(model: nn.Module, batch: Batch, micro_batches: int) -> Step:
     pieces = list(
-        zip(batch.images.chunk(micro_batches), batch.targets.chunk(micro_batches), strict=True)
+        zip(batch.inputs.chunk(micro_batches), batch.targets.chunk(micro_batches), strict=True)
     )
 
     def step() -> torch.Tensor:

@@ -122,7 +122,7 @@ def predict_and_run(
     cuts = [chain.blocks[cut].name for cut in plan.bounds[1:-1]]
     setup = Setup(
         chain=chain, bounds=plan.bounds, micro_batches=plan.micro_batches, schedule=plan.schedule,
-        traits=probe(chain, batch.images[:1], FP32, CPU).traits, recompute=plan.recompute,
+        traits=probe(chain, batch.inputs[:1], FP32, CPU).traits, recompute=plan.recompute,
         precision=FP32, device=CPU, label_smoothing=0.0, seed=0, timeout_s=600,
     )  # fmt: skip
     pairs = []
@@ -146,15 +146,15 @@ def planned(
 ) -> PipelinePlan:
     """Time the blocks and return the plan."""
     size = len(batch.targets) // micro_batches
-    profile = profile_chain(chain, batch.images, (size,), loss=_loss)
+    profile = profile_chain(chain, batch.inputs, (size,), loss=_loss)
     config = ParallelConfig(pipeline=stages, micro_batches=micro_batches, cuts=cuts)
-    return plan_pipeline(config, chain, batch.images, loss=_loss, profile=profile)
+    return plan_pipeline(config, chain, batch.inputs, loss=_loss, profile=profile)
 
 
 def throughput(shape: Shape) -> dict[str, float]:
     """Print the paper's table for the reference transformer, simulated with a device a stage."""
     chain, batch = chain_of(language_model(shape)), words_of(shape)
-    profile = profile_chain(chain, batch.images, (4, 16, shape.batch), loss=_loss)
+    profile = profile_chain(chain, batch.inputs, (4, 16, shape.batch), loss=_loss)
     whole = 4 * shape.batch
     steps = {(k, m): simulated_s(profile, whole, k, m) for k, m in PAPER}
     ours = {cell: steps[2, 1] / seconds for cell, seconds in steps.items()}
@@ -212,7 +212,7 @@ def activations(network: Network, batch: int) -> dict[str, float]:
 def largest(shape: Shape, memory: int) -> dict[str, float]:
     """Print the deepest transformer that K devices hold."""
     chain, batch = chain_of(language_model(shape)), words_of(shape)
-    meter = MemoryMeter(chain, batch.images, loss=_loss)
+    meter = MemoryMeter(chain, batch.inputs, loss=_loss)
     family = find_family(measure_budget(meter, PER_PARAMETER))
     assert family is not None
     sizes = dict(_sizes(family, shape.batch, memory))

@@ -26,7 +26,8 @@ from stages.train.config import TrainConfig
 from stages.train.evaluate import evaluate
 from stages.train.learner import build_learner
 from stages.train.models.classifier import Classifier
-from stages.train.models.text_factory import ENCODER, build_text_model
+from stages.train.models.names import ENCODER
+from stages.train.models.text_factory import build_text_model
 from stages.train.precision import FP32, Precision
 from stages.train.quicken import quicken
 from stages.train.reproducible import reproducible

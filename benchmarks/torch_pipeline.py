@@ -44,7 +44,7 @@ class Half:
         """Compute the gradients of one mini-batch; returns the loss on the last stage."""
         self.module.zero_grad()
         if self._rank == 0:
-            self._schedule.step(self._batch.images, return_outputs=False)
+            self._schedule.step(self._batch.inputs, return_outputs=False)
             return torch.zeros(())
         losses: list[torch.Tensor] = []
         self._schedule.step(target=self._batch.targets, losses=losses, return_outputs=False)

@@ -99,7 +99,7 @@ class ByHand:
         total = torch.zeros(())
         for batch in self.batches:
             with torch.autocast("cpu", torch.bfloat16) if self.bf16 else nullcontext():
-                logits = self.forward(batch.images)
+                logits = self.forward(batch.inputs)
                 loss = cross_entropy(logits.float(), batch.targets)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()

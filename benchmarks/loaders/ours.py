@@ -62,7 +62,7 @@ def open_ours(spec: DataSpec, backend: str) -> Iterator[Batches]:
 def _endless(loader: Loader) -> Batches:
     while True:
         for batch in loader:
-            yield batch.images
+            yield batch.inputs
 
 
 def _spec(

@@ -22,7 +22,7 @@ class Pairs:
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for batch in self.metered:
-            yield batch.images, batch.targets
+            yield batch.inputs, batch.targets
 
 
 @dataclass

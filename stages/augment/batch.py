@@ -31,7 +31,7 @@ class Mix:
 class Batch:
     """Samples as they leave the loader and their labels; the model normalizes images."""
 
-    images: torch.Tensor  # (N, H, W, C) uint8; of texts the tokens, (N, L) int32
+    inputs: torch.Tensor  # images (N, H, W, C) uint8, or the tokens of texts (N, L) int32
     targets: torch.Tensor  # (N,) int64
     index: torch.Tensor  # (N,) int64, position in the split's manifest
     mix: Mix | None = None

@@ -55,7 +55,7 @@ def measure_mean_std(
         with closing(opened) as loader:
             for batch in loader:
                 ctx.stop.check()
-                values = batch.images.reshape(-1, spec.channels).double().cpu() / _BYTE_MAX
+                values = batch.inputs.reshape(-1, spec.channels).double().cpu() / _BYTE_MAX
                 total += values.sum(dim=0)
                 squares += values.square().sum(dim=0)
                 pixels += len(values)
@@ -75,7 +75,7 @@ def measure_throughput(
         while (elapsed := time.perf_counter() - started) < seconds:
             for batch in loader:
                 ctx.stop.check()
-                images += len(batch.images)
+                images += len(batch.inputs)
                 if (elapsed := time.perf_counter() - started) >= seconds:
                     break
     return Throughput(images_per_s=images / elapsed, images=images, seconds=elapsed)

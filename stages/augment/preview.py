@@ -45,11 +45,11 @@ def collect_samples(spec: DataSpec, ctx: Context) -> dict[int, list[NDArray[np.u
         for batch in loader:
             ctx.stop.check()
             for image, target in zip(
-                batch.images.cpu().numpy(), batch.targets.tolist(), strict=True
+                batch.inputs.cpu().numpy(), batch.targets.tolist(), strict=True
             ):
                 if target in wanted and len(rows[target]) < PER_CLASS:
                     rows[target].append(image)
-            seen += len(batch.images)
+            seen += len(batch.inputs)
             if seen >= _MAX_IMAGES or all(len(rows[label]) == PER_CLASS for label in wanted):
                 break
     return {label: rows[label] for label in wanted}

@@ -156,7 +156,7 @@ class ScheduledLoader:
             images, mix = mix_batch(images, self._mixing, key)
         index = torch.from_numpy(positions).to(self._device)
         targets = torch.from_numpy(self._labels[positions]).to(self._device)
-        return Batch(images=images, targets=targets, index=index, mix=mix)
+        return Batch(inputs=images, targets=targets, index=index, mix=mix)
 
 
 def _normal(epoch: int, number: int, length: int) -> tuple[int, int]:

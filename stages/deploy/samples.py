@@ -73,7 +73,7 @@ def read_samples(
             keep = np.isin(rows, chosen)
             if not keep.any():
                 continue
-            images = batch.images.cpu().numpy()[keep]
+            images = batch.inputs.cpu().numpy()[keep]
             targets = batch.targets.cpu().numpy()[keep]
             if saved is not None:
                 logits = saved.rows(rows[keep], targets)

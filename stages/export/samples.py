@@ -36,7 +36,7 @@ def calibration_images(spec: DataSpec, count: int, batch: int, ctx: Context) -> 
     try:
         for taken in loader:
             ctx.stop.check()
-            parts.append(taken.images.cpu().numpy())
+            parts.append(taken.inputs.cpu().numpy())
             have += len(parts[-1])
             if have >= count:
                 break
@@ -61,7 +61,7 @@ def eval_batches(spec: DataSpec, batch: int, ctx: Context) -> Iterator[Labelled]
     try:
         for taken in loader:
             yield Labelled(
-                images=taken.images.cpu().numpy(),
+                images=taken.inputs.cpu().numpy(),
                 targets=taken.targets.cpu().numpy(),
                 index=taken.index.cpu().numpy(),
             )

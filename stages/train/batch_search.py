@@ -149,7 +149,7 @@ def _speed(learner: Learner, batch: Batch, device: Device) -> float:
 
 def _of_size(sample: Batch, size: int) -> Batch:
     rows = torch.arange(size, device=sample.targets.device) % len(sample.targets)
-    return Batch(sample.images[rows], sample.targets[rows], sample.index[rows])
+    return Batch(sample.inputs[rows], sample.targets[rows], sample.index[rows])
 
 
 def _finish(device: Device) -> None:

@@ -258,7 +258,7 @@ def _images_at(wanted: set[int], loop: Loop) -> dict[int, NDArray[np.uint8]]:
         loop.ctx.stop.check()
         for row, index in enumerate(batch.index.tolist()):
             if index in wanted:
-                found[index] = batch.images[row].cpu().numpy()
+                found[index] = batch.inputs[row].cpu().numpy()
         if len(found) == len(wanted):
             break
     return found

@@ -70,7 +70,7 @@ def evaluate(
         ):
             for batch, counts in layout.in_step(loader, ctx.stop):
                 with precision.autocast(ctx.device):
-                    answer = answering(batch.images)
+                    answer = answering(batch.inputs)
                 if not counts:
                     continue
                 logits.append(answer.float())

@@ -55,7 +55,7 @@ class WholeBatch:
     def backward(self, batch: Batch, scaler: torch.amp.GradScaler, step: int) -> torch.Tensor:
         """Add the gradient of the scaled mean loss to every parameter's ``grad``."""
         with self.precision.autocast(self.device), collected_penalties() as penalties:
-            logits = self.forward(batch.images)
+            logits = self.forward(batch.inputs)
             loss = objective(logits, batch.targets, batch.mix, self.label_smoothing)
         loss = penalties.added_to(loss)
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]

@@ -28,7 +28,7 @@ from stages.train.precision import Precision
 class Piece:
     """A micro-batch: n of the N samples of a mini-batch."""
 
-    images: torch.Tensor  # (n, H, W, C) uint8
+    inputs: torch.Tensor  # images (n, H, W, C) uint8, or the tokens of texts (n, L) int32
     labels: Labels
     share: float
     """n / N: what its mean loss counts in that of the mini-batch."""
@@ -61,10 +61,10 @@ def split_batch(batch: Batch, pieces: int) -> tuple[Piece, ...]:
     """
     samples = len(batch.targets)
     sizes = piece_sizes(samples, pieces)
-    images = torch.split(batch.images, list(sizes))
+    inputs = torch.split(batch.inputs, list(sizes))
     labels = Labels.of(batch.targets, batch.mix).split(sizes)
     shares = [size / samples for size in sizes]
-    return tuple(map(Piece, images, labels, shares))
+    return tuple(map(Piece, inputs, labels, shares))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class MicroBatches:
             for number, piece in enumerate(split_batch(batch, self.pieces)):
                 self._norms.select(number)
                 with self.precision.autocast(self.device), collected_penalties() as penalties:
-                    loss = piece.loss(self.forward(piece.images), self.label_smoothing)
+                    loss = piece.loss(self.forward(piece.inputs), self.label_smoothing)
                 loss = penalties.added_to(loss, piece.share)
                 scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
                 total += loss.detach()

@@ -106,7 +106,7 @@ def _compute_whitening(module: Classifier, spec: DataSpec, events: EventLog) -> 
     if not has_whitening(module):
         return
     with closing(open_loader(spec, "train")) as loader:
-        images = next(iter(loader)).images
+        images = next(iter(loader)).inputs
     names = fit_to_images(module, images)
     events.info(f"computed from {len(images)} training images: {', '.join(names)}")
 

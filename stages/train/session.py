@@ -128,7 +128,7 @@ def _train_in(
         closing(_open(spec, "eval", eval_size, ctx, layout.eval_shard)) as eval_loader,
     ):
         first = next(iter(eval_loader))
-        images = first.images[:_CHECKED]
+        images = first.inputs[:_CHECKED]
         dead = keep_dead_taps_in_fp32(module, images, precision, ctx.device)
         if dead:
             ctx.events.info(

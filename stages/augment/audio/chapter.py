@@ -81,7 +81,7 @@ def _first_of_each(spec: DataSpec, ctx: Context) -> dict[int, tuple[int, Picture
     with closing(open_loader(spec, "train", device=ctx.device, seed=ctx.seed)) as loader:
         for batch in loader:
             ctx.stop.check()
-            pictures = batch.images.cpu().numpy()
+            pictures = batch.inputs.cpu().numpy()
             for row, label in enumerate(batch.targets.tolist()):
                 if label < wanted:
                     found.setdefault(label, (int(batch.index[row]), pictures[row]))
@@ -100,7 +100,7 @@ def _unchanged(spec: DataSpec, wanted: Sequence[int], ctx: Context) -> dict[int,
             ctx.stop.check()
             for row, index in enumerate(batch.index.tolist()):
                 if index in wanted:
-                    found[index] = batch.images[row].cpu().numpy()
+                    found[index] = batch.inputs[row].cpu().numpy()
             if len(found) == len(set(wanted)):
                 break
     return found

@@ -45,11 +45,11 @@ def open_samples(spec: DataSpec, settings: ConvertConfig) -> Iterator[Samples]:
     """
     held_back = _from_eval(spec) if settings.end_to_end_steps else []
     with closing(open_loader(spec, "train")) as loader:
-        yield Samples(train=lambda: (batch.images for batch in loader), held_back=held_back)
+        yield Samples(train=lambda: (batch.inputs for batch in loader), held_back=held_back)
 
 
 def _from_eval(spec: DataSpec) -> list[torch.Tensor]:
     """Return batches from all over the eval split, which is often sorted by class."""
     with closing(open_loader(spec, "eval", batch_size=_HELD_BACK_SIZE)) as loader:
         step = max(1, len(loader) // _HELD_BACK)
-        return [batch.images for batch in islice(loader, 0, step * _HELD_BACK, step)]
+        return [batch.inputs for batch in islice(loader, 0, step * _HELD_BACK, step)]

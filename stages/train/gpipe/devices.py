@@ -72,7 +72,7 @@ class _QueueCourier:
 
     def take_forward(self, m: int) -> Carry:
         if self.inputs is None:
-            return (self.pieces[m].images.to(self.device, non_blocking=True),)
+            return (self.pieces[m].inputs.to(self.device, non_blocking=True),)
         return tuple(tensor for tensor in self.inputs.take() if tensor is not None)
 
     def give_forward(self, m: int, carry: Carry) -> None:

@@ -154,14 +154,14 @@ class Processes:
 
     def _fit(self, pieces: tuple[Piece, ...]) -> None:
         """Lay out slots for batches of this size, once."""
-        images = torch.Size((sum(len(p.images) for p in pieces), *pieces[0].images.shape[1:]))
-        key = (images, pieces[0].images.dtype)
+        shape = torch.Size((sum(len(p.inputs) for p in pieces), *pieces[0].inputs.shape[1:]))
+        key = (shape, pieces[0].inputs.dtype)
         if key == self._fits:
             return
         setup = self.setup
-        sizes = [len(piece.images) for piece in pieces]
+        sizes = [len(piece.inputs) for piece in pieces]
         probed = {
-            len(piece.images): probe(setup.chain, piece.images, setup.precision, setup.device)
+            len(piece.inputs): probe(setup.chain, piece.inputs, setup.precision, setup.device)
             for piece in (pieces[0], pieces[-1])
         }
         slots = lay_slots(probed, sizes, setup.bounds)
@@ -170,7 +170,7 @@ class Processes:
             self._crew.send_to(member, slots[member.stage])
             send_handle(member.control, memory.fd, member.process.pid)
         self._courier.use(slots[-1], memory)
-        self._images = [memory.tensor(place) for (place,) in slots[0].inputs]
+        self._inputs = [memory.tensor(place) for (place,) in slots[0].inputs]
         memory.close()
         self._crew.replies()
         self._fits = key
@@ -178,8 +178,8 @@ class Processes:
     def _step(self, pieces: tuple[Piece, ...], scaler: torch.amp.GradScaler, step: int) -> None:
         self._board.clear()
         earlier = self._shared.set_aside()
-        for slot, piece in zip(self._images, pieces, strict=True):
-            slot.copy_(piece.images)
+        for slot, piece in zip(self._inputs, pieces, strict=True):
+            slot.copy_(piece.inputs)
         for member in self._crew.members:
             mode = self._shared.mode(member.stage)
             is_new = mode != self._modes.get(member.stage)

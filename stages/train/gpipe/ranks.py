@@ -84,7 +84,7 @@ class Ranks:
         check_pieces(len(batch.targets), pieces)
         self._scaler = scaler
         self._total = scaler.scale(torch.zeros_like(self._total))  # its scale exists from here on
-        images = (batch.images,) if self.stages[0] == 0 else ()
+        inputs = (batch.inputs,) if self.stages[0] == 0 else ()
         target = None
         if self.stages[-1] == self._setup.stages - 1:
             target = _columns(Labels.of(batch.targets, batch.mix))
@@ -94,7 +94,7 @@ class Ranks:
             for module in self.modules:
                 module.begin(step)
                 deferred.enter_context(module.norms.deferred(pieces))
-            self._schedule.step(*images, target=target)
+            self._schedule.step(*inputs, target=target)
         dist.broadcast(self._total, group=self._group, group_src=self._last_rank)
         return self._total
 

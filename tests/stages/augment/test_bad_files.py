@@ -50,8 +50,8 @@ def test_eval_leaves_damaged_files_out_and_names_each_once(
     assert [Path(name).stem for name in sorted(found, key=lambda n: int(Path(n).stem))] == [
         str(i) for i in BAD
     ]
-    good = torch.cat([b.images for b in open_loader(whole, "eval")])
-    assert torch.equal(torch.cat([b.images for b in batches]), good[index])
+    good = torch.cat([b.inputs for b in open_loader(whole, "eval")])
+    assert torch.equal(torch.cat([b.inputs for b in batches]), good[index])
 
 
 @backends
@@ -75,7 +75,7 @@ def test_train_keeps_its_batches_whole_and_the_others_as_they_were(
         assert torch.equal(batch.targets, batch.index % 5)
         assert not set(batch.index.tolist()) & set(BAD)
         if not set(intact.index.tolist()) & set(BAD):
-            assert torch.equal(batch.images, intact.images)
+            assert torch.equal(batch.inputs, intact.inputs)
 
 
 @backends
@@ -94,7 +94,7 @@ def test_resuming_needs_no_memory_of_damaged_files(
     rest = list(resumed)
     assert len(rest) == 3
     assert all(
-        torch.equal(a.images, b.images) and torch.equal(a.index, b.index)
+        torch.equal(a.inputs, b.inputs) and torch.equal(a.index, b.index)
         for a, b in zip(rest, batches[2:], strict=True)
     )
 

@@ -46,7 +46,7 @@ def same(a: Batch, b: Batch) -> bool:
         mixes
         and torch.equal(a.index, b.index)
         and torch.equal(a.targets, b.targets)
-        and torch.equal(a.images, b.images)
+        and torch.equal(a.inputs, b.inputs)
     )
 
 
@@ -62,9 +62,9 @@ def test_batches_are_uint8_nhwc_with_labels_and_positions(
     batches = list(loader)
     assert len(batches) == len(loader) == 5
     for batch in batches:
-        assert batch.images.shape == (4, 24, 40, 3)
-        assert batch.images.dtype == torch.uint8
-        assert batch.images.is_contiguous()
+        assert batch.inputs.shape == (4, 24, 40, 3)
+        assert batch.inputs.dtype == torch.uint8
+        assert batch.inputs.is_contiguous()
         assert torch.equal(batch.targets, batch.index % 5)
     loader.close()
 
@@ -161,7 +161,7 @@ def test_automatic_augmentation_can_be_resumed_too(make_spec: MakeSpec, backend:
     assert same(next(iter(resumed)), second)
     plain = list(open_train(make_spec([], backend=backend, batch_size=8)))
     assert torch.equal(plain[0].index, first.index)
-    assert not torch.equal(plain[0].images, first.images)
+    assert not torch.equal(plain[0].inputs, first.inputs)
 
 
 @pytest.mark.parametrize("backend", ["torchvision", "dali-cpu"])
@@ -185,7 +185,7 @@ def test_every_reader_gives_what_it_holds(make_spec: MakeSpec, backend: str, cha
         spec = make_spec(eval=EVAL, reader=reader, backend=backend, channels=channels)
         batches = list(open_loader(spec, "eval"))
         assert all(torch.equal(b.targets, b.index % 5) for b in batches)
-        return torch.cat([b.images for b in batches])
+        return torch.cat([b.inputs for b in batches])
 
     assert torch.equal(pixels("folder"), pixels("webdataset"))
     assert pixels("array").shape == (45, 32, 32, channels)
@@ -198,7 +198,7 @@ def test_bytes_become_the_pixels_of_the_eval_loader(make_spec: MakeSpec, photos:
         spec = make_spec(RANDOM, EVAL, backend=backend)
         batches = list(open_loader(spec, "eval"))
         assert np.array_equal(
-            preprocess_bytes(spec, encoded), torch.cat([b.images for b in batches]).numpy()
+            preprocess_bytes(spec, encoded), torch.cat([b.inputs for b in batches]).numpy()
         )
         assert preprocess_bytes(spec, []).shape == (0, 32, 32, 3)
         with pytest.raises(DataError, match="image 1: the image cannot be decoded"):

@@ -95,7 +95,7 @@ others = pytest.mark.parametrize(
 def train_images(spec: DataSpec) -> torch.Tensor:
     device = Device("cuda", 0) if spec.backend == "dali-gpu" else CPU
     loader = open_loader(spec, "train", seed=3, device=device)
-    images = torch.cat([batch.images.cpu() for batch in loader])
+    images = torch.cat([batch.inputs.cpu() for batch in loader])
     loader.close()
     return images
 
@@ -165,7 +165,7 @@ def test_resizing_is_what_torchvision_does(make_spec: MakeSpec, photos: Path) ->
     for backend in ("torchvision", "array"):
         spec = make_spec(eval=["resize"], backend=backend, size=(33, 38), batch_size=len(names))
         (batch,) = open_loader(spec, "eval")
-        for name, image in zip(names, batch.images, strict=True):
+        for name, image in zip(names, batch.inputs, strict=True):
             source = torch.from_numpy(decode_pil((photos.parent / name).read_bytes(), 3))
             expected = vision.resize(source.permute(2, 0, 1), [33, 38], antialias=True)
             assert (image.int() - expected.permute(1, 2, 0).int()).abs().max() <= 1
@@ -185,7 +185,7 @@ def test_right_angles_turn_the_way_torchvision_turns(
     batch = next(iter(open_loader(spec, "eval")))
     source = torch.from_numpy(np.load(tiny.parent / "x.npy")[:4])
     expected = torch.rot90(source, round(degrees / 90), (1, 2))
-    assert torch.equal(batch.images[..., 0], expected)
+    assert torch.equal(batch.inputs[..., 0], expected)
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
@@ -205,7 +205,7 @@ def test_photos_are_shown_upright(
         backend=backend, size=(40, 40), batch_size=1,
     )  # fmt: skip
     (batch,) = open_loader(spec, "eval")
-    corners = batch.images[0, [2, 2, -3, -3], [2, -3, 2, -3], 0] > 128
+    corners = batch.inputs[0, [2, 2, -3, -3], [2, -3, 2, -3], 0] > 128
     bright = {1: 0, 3: 3, 6: 1, 8: 2}[orientation]
     assert corners.nonzero().flatten().tolist() == [bright]
 
@@ -227,7 +227,7 @@ def test_one_model_is_as_accurate_whichever_backend_feeds_it(
             channels=1, backend=backend, batch_size=128, manifest=tmp_path / f"{split}.jsonl",
         )  # fmt: skip
         batches = list(open_loader(spec, "eval"))
-        images = torch.cat([b.images for b in batches]).flatten(1).double() / 255
+        images = torch.cat([b.inputs for b in batches]).flatten(1).double() / 255
         return images.numpy(), torch.cat([b.targets for b in batches]).numpy()
 
     model = LogisticRegression(max_iter=200).fit(*read("train", "torchvision"))

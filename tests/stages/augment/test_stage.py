@@ -234,5 +234,5 @@ def test_loaders_open_over_it(digits: tuple[Path, DataSpec]) -> None:
     _, spec = digits
     with closing(open_loader(spec, "eval", batch_size=8)) as loader:
         batch = next(iter(loader))
-    assert batch.images.shape == (8, 16, 16, 1)
-    assert batch.images.numpy().dtype == np.uint8
+    assert batch.inputs.shape == (8, 16, 16, 1)
+    assert batch.inputs.numpy().dtype == np.uint8

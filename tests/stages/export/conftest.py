@@ -93,7 +93,7 @@ def trained(spec: DataSpec, describe: Callable[..., TrainedModel], _nets: None) 
     loader, step = open_loader(spec, "train"), 0
     while step < STEPS:
         for batch in loader:
-            loss = torch.nn.functional.cross_entropy(net(batch.images), batch.targets)
+            loss = torch.nn.functional.cross_entropy(net(batch.inputs), batch.targets)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -101,7 +101,7 @@ def trained(spec: DataSpec, describe: Callable[..., TrainedModel], _nets: None) 
     loader.close()
     held_out = open_loader(spec, "eval")
     with torch.inference_mode():
-        answers = [(net.eval()(batch.images), batch.targets) for batch in held_out]
+        answers = [(net.eval()(batch.inputs), batch.targets) for batch in held_out]
     held_out.close()
     torch.set_num_threads(threads)
     model = describe(net, "conv_net")

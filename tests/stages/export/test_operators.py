@@ -52,7 +52,7 @@ def fast(spec: DataSpec, describe, _nets) -> TrainedModel:
     net = fast_net().eval()
     loader = open_loader(spec, "eval")
     with torch.inference_mode():
-        answers = [(net(batch.images), batch.targets) for batch in loader]
+        answers = [(net(batch.inputs), batch.targets) for batch in loader]
     loader.close()
     model = describe(net, "fast_net")
     path = model.weights.parent / "predictions.npz"

@@ -86,7 +86,7 @@ def test_what_was_frozen_learns_after_its_epochs(module, batch):
 def test_a_frozen_front_is_not_differentiated(module, batch):
     learner = learner_of(module, freeze="all_but_head")
     learner.begin_epoch(0)
-    assert not module.body.forward_features(module.normalize(batch.images)).requires_grad
+    assert not module.body.forward_features(module.normalize(batch.inputs)).requires_grad
 
 
 @pytest.mark.parametrize(

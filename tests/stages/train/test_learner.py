@@ -177,7 +177,7 @@ def test_a_bad_step_on_a_gpu_changes_nothing_either(batch: Batch):
     cuda = build_learner(
         learner.module, TrainConfig(), Precision(name="bf16", reason="test"), Device("cuda"), 6
     )
-    on_gpu = Batch(batch.images.cuda(), batch.targets.cuda(), batch.index.cuda())
+    on_gpu = Batch(batch.inputs.cuda(), batch.targets.cuda(), batch.index.cuda())
     cuda.step(on_gpu)
     before = state_of(cuda)
     spoil(cuda, float("nan"))

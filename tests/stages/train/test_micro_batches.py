@@ -74,7 +74,7 @@ def test_gradient_and_loss_are_those_of_the_whole_batch(samples, mixed, smoothin
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_short_formats_and_the_loss_scale_work_piece_by_piece(precision):
     module, batch = without_norms().float(), batch_of(8, mixed=True)
-    batch = Batch(batch.images.float(), batch.targets, batch.index, batch.mix)
+    batch = Batch(batch.inputs.float(), batch.targets, batch.index, batch.mix)
     choice = Precision(name=precision, reason="test")
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0, enabled=precision == "fp16")
     WholeBatch(module, choice, CPU, 0.0).backward(batch, scaler, 0)
@@ -107,7 +107,7 @@ def test_statistics_are_those_of_the_whole_batch_counted_once(samples, momentum,
     norms = DeferredNorms([deferred])
     pieces = data.draw(st.integers(1, samples))
     for step in range(2):
-        images = batch_of(samples, mixed=False).images * (step + 1)
+        images = batch_of(samples, mixed=False).inputs * (step + 1)
         plain(images)
         with norms.deferred(pieces):
             for number, piece in enumerate(images.split(piece_sizes(samples, pieces))):
@@ -128,7 +128,7 @@ def test_a_norm_that_is_frozen_stays_as_it_is():
     norms = DeferredNorms([module])
     with norms.deferred(1):
         norms.select(0)
-        module(batch_of(4, mixed=False).images)
+        module(batch_of(4, mixed=False).inputs)
     assert torch.equal(module.timm.running_mean, before)
     assert int(module.timm.num_batches_tracked) == 0
     assert int(module.first.num_batches_tracked) == 1
@@ -136,7 +136,7 @@ def test_a_norm_that_is_frozen_stays_as_it_is():
 
 def failing_step(norms: DeferredNorms, module: nn.Module) -> None:
     norms.select(0)
-    module(batch_of(4, mixed=False).images)
+    module(batch_of(4, mixed=False).inputs)
     norms.select(1)
     module(torch.zeros(4, 2, 6, 6, dtype=torch.float64))
 

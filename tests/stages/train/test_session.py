@@ -27,7 +27,7 @@ def test_the_artifact_rebuilds_the_network_that_gave_the_predictions(train_once,
     trained = train_once()
     network = rebuild(trained)
     with torch.no_grad():
-        logits = torch.cat([network(b.images) for b in open_loader(spec, "eval")])
+        logits = torch.cat([network(b.inputs) for b in open_loader(spec, "eval")])
     saved = np.load(trained.predictions)
     np.testing.assert_allclose(saved["logits"], logits.numpy(), atol=1e-5)
     assert saved["logits"].dtype == np.float32

@@ -55,7 +55,7 @@ def wav(samples: NDArray[np.float64], rate: int) -> bytes:
 def train_images(spec: DataSpec, *, seed: int = 3) -> torch.Tensor:
     device = Device("cuda", 0) if spec.backend == "dali-gpu" else CPU
     with closing(open_loader(spec, "train", seed=seed, device=device)) as loader:
-        return torch.cat([batch.images.cpu() for batch in loader])
+        return torch.cat([batch.inputs.cpu() for batch in loader])
 
 
 @dali
@@ -111,7 +111,7 @@ def test_a_loader_resumes_in_mid_epoch(make_clip_spec: MakeSpec, backend: str) -
         next(batches)
         again.load_state_dict(loader.state_dict())
         for expected, found in zip(batches, again, strict=True):
-            assert torch.equal(expected.images, found.images)
+            assert torch.equal(expected.inputs, found.inputs)
 
 
 def test_the_served_graph_gives_the_loader_s_spectrograms(

@@ -59,7 +59,7 @@ def test_a_folder_of_clips_becomes_spectrograms(words: Path, tmp_path: Path) -> 
     assert "short.wav" in (tmp_path / "out" / "damaged.json").read_text()
     with closing(open_loader(spec, "eval")) as loader:
         batches = list(loader)
-    assert sum(len(batch.images) for batch in batches) == spec.splits["eval"].samples == 4
+    assert sum(len(batch.inputs) for batch in batches) == spec.splits["eval"].samples == 4
     section = load_section(tmp_path / "out")
     told = str(section)
     for word in ("16,000 Hz 14, 22,050 Hz 6", "mono 20", "Spectrograms of training clips"):

@@ -69,7 +69,7 @@ def test_a_damaged_table_becomes_tokens_and_its_damage_is_named(
         {"name": "reviews.csv:4", "problem": "is not UTF-8"},
     ]
     with closing(open_loader(spec, "eval")) as loader:
-        assert sum(len(batch.images) for batch in loader) == 18
+        assert sum(len(batch.inputs) for batch in loader) == 18
     section = load_section(tmp_path / "out")
     told = str(section)
     for word in (
@@ -135,7 +135,7 @@ def test_question_and_context_are_one_text_even_after_a_damaged_row(
     assert set(read_texts(spec, "train")) | set(read_texts(spec, "eval")) == set(pairs)
     with closing(open_loader(spec, "train")) as loader:
         for batch in loader:
-            assert ((batch.images == spec.tokens.separator).sum(dim=1) == 2).all()
+            assert ((batch.inputs == spec.tokens.separator).sum(dim=1) == 2).all()
 
 
 def test_labels_that_training_never_saw_are_named(

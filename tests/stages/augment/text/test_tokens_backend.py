@@ -33,7 +33,7 @@ def batches_of(spec: DataSpec, split: str = "train", **options: object) -> list[
 
 def equal(one: list[Batch], other: list[Batch]) -> bool:
     return len(one) == len(other) and all(
-        torch.equal(a.images, b.images)
+        torch.equal(a.inputs, b.inputs)
         and torch.equal(a.targets, b.targets)
         and torch.equal(a.index, b.index)
         for a, b in zip(one, other, strict=True)
@@ -44,11 +44,11 @@ def test_batches_are_int32_with_labels_and_positions(make_text_spec: MakeSpec) -
     spec = make_text_spec(RANDOM)
     assert spec.tokens is not None
     for batch in batches_of(spec):
-        assert batch.images.dtype == torch.int32
-        assert batch.images.shape[0] == 8
-        assert batch.images.shape[1] % 8 == 0
-        assert batch.images.shape[1] <= spec.tokens.length
-        assert batch.images.max() < spec.tokens.vocabulary
+        assert batch.inputs.dtype == torch.int32
+        assert batch.inputs.shape[0] == 8
+        assert batch.inputs.shape[1] % 8 == 0
+        assert batch.inputs.shape[1] <= spec.tokens.length
+        assert batch.inputs.max() < spec.tokens.vocabulary
         assert torch.equal(batch.targets, batch.index % 3)
 
 
@@ -68,7 +68,7 @@ def test_train_holds_every_sample_at_most_once_and_drops_the_short_batch(
 def test_batches_of_like_length_are_filled_up_less(make_text_spec: MakeSpec) -> None:
     spec = make_text_spec()
     lengths = (preprocess_texts(spec, read_texts(spec, "train")) != 0).sum(axis=1)
-    sorted_cells = sum(batch.images.numel() for batch in batches_of(spec))
+    sorted_cells = sum(batch.inputs.numel() for batch in batches_of(spec))
     plain = Schedule(samples=90, batch_size=8, train=True)
     order = plain.order(0)
     longest = [lengths[plain.batch(order, number)].max() for number in range(plain.num_batches)]
@@ -136,7 +136,7 @@ def test_texts_that_a_caller_holds_become_the_tokens_of_the_eval_loader(
 ) -> None:
     spec = make_text_spec(RANDOM, texts=pairs, tokenizer=algorithm)
     assert read_texts(spec, "eval") == pairs
-    parts = [batch.images.numpy() for batch in batches_of(spec, "eval")]
+    parts = [batch.inputs.numpy() for batch in batches_of(spec, "eval")]
     whole = preprocess_texts(spec, pairs)
     assert np.array_equal(join_batches(parts, spec), whole)
     assert preprocess_texts(spec, []).shape == (0, 8)

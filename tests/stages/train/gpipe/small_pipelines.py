@@ -84,7 +84,7 @@ def setup_of(
 ) -> Setup:
     chain = chain_of(net)
     dtype = next(net.parameters()).dtype
-    probed = probe(chain, batch_of(4, dtype).images, precision, CPU)
+    probed = probe(chain, batch_of(4, dtype).inputs, precision, CPU)
     return Setup(
         chain=chain, bounds=bounds, traits=probed.traits, micro_batches=micro_batches,
         schedule=schedule, recompute=recompute, precision=precision, device=CPU,

@@ -250,7 +250,7 @@ def test_gradients_on_two_gpus_are_those_of_one_cpu():
     setup = replace(setup_of(net, (0, 4, 8), 4), device=Device("cuda", 0))
     net.cuda(0)
     devices = [torch.device("cuda", 0), torch.device("cuda", 1)]
-    on_gpu = Batch(batch.images.cuda(0), batch.targets.cuda(0), batch.index)
+    on_gpu = Batch(batch.inputs.cuda(0), batch.targets.cuda(0), batch.index)
     found = learn(net, Devices(setup, devices), on_gpu)
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name].cpu(), tensor, rtol=1e-3, atol=1e-4)

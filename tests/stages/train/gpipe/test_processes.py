@@ -134,7 +134,7 @@ def test_what_fails_in_a_process_is_told_with_its_place():
     batch = batch_of(4)
     engine.backward(batch, OFF, 0)
     assert net[0].weight.grad is not None
-    bad = type(batch)(batch.images[:, :2], batch.targets, batch.index)
+    bad = type(batch)(batch.inputs[:, :2], batch.targets, batch.index)
     with pytest.raises(RuntimeError, match="expected input.*to have 3 channels, but got 2"):
         engine.backward(bad, OFF, 1)
 

@@ -14,7 +14,8 @@ from stages.train.gpipe.probe import probe
 from stages.train.gpipe.setup import Setup
 from stages.train.gpipe.split import split
 from stages.train.gradients import WholeBatch
-from stages.train.models.text_factory import ENCODER, build_text_model
+from stages.train.models.names import ENCODER
+from stages.train.models.text_factory import build_text_model
 from stages.train.precision import FP32
 
 
@@ -33,8 +34,8 @@ def test_gradients_are_those_of_one_device_whatever_the_length(recompute, parts)
         ENCODER, classes=3, vocabulary=40, length=24, padding=0, separator=3, parts=parts,
         width=16, depth=2, heads=2, drop=0.0,
     ).double().train()  # fmt: skip
-    chain = split(module, texts_of(2, 8).images)
-    traits = probe(chain, texts_of(4, 8).images, FP32, CPU).traits
+    chain = split(module, texts_of(2, 8).inputs)
+    traits = probe(chain, texts_of(4, 8).inputs, FP32, CPU).traits
     bounds = (0, len(chain.blocks) // 2, len(chain.blocks))
     for samples, length in ((8, 8), (7, 16), (6, 24)):
         batch = texts_of(samples, length)
