@@ -48,7 +48,7 @@ def random_batches(network: Network, batch_size: int) -> list[Batch]:
     shape = (batch_size, network.size, network.size, len(MEAN))
     return [
         Batch(
-            images=torch.randint(0, 256, shape, dtype=torch.uint8, generator=draw),
+            inputs=torch.randint(0, 256, shape, dtype=torch.uint8, generator=draw),
             targets=torch.randint(0, CLASSES, (batch_size,), generator=draw),
             index=torch.arange(batch_size),
         )
