@@ -7,6 +7,7 @@ going on after a damaged file need no checkpoint of the pipeline: the batch is a
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -46,26 +47,27 @@ class Feed(Protocol):
 
 
 class DaliExecutor:
-    """Transforms batches of one split."""
+    """Transforms batches of one split.
 
-    depth = 2
+    Two pipelines take turns on a CPU: one has work for the cores while the other comes to the end of
+    an operator or hands over. DALI's own way to that, executors that run ahead, ends the process
+    with a segmentation fault where a file cannot be decoded (2.4).
+    """
 
-    def __init__(self, feed: Feed, batch_size: int) -> None:
+    def __init__(self, feed: Feed, batch_size: int, device: Device) -> None:
         self._feed = feed
-        self._batch_size = batch_size
-        self._threads = min(8, os.cpu_count() or 1)
-        self._runner: GraphRunner | None = self._new_runner()
-        # One thread reads the next batch while the other waits for DALI, whose threads do the work.
+        threads = min(8, os.cpu_count() or 1)
+        number = 1 if device.is_cuda else 2
+        self.depth = number + 1  # so many run, and one is read
+        self._lanes = [_Lane(feed, batch_size, threads) for _ in range(number)]
+        self._turns = itertools.cycle(self._lanes)
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="read")
-        self._running = ThreadPoolExecutor(1, thread_name_prefix="dali")
         self._waiting: deque[Future[torch.Tensor]] = deque()
 
     def submit(self, positions: NDArray[np.int64], key: Sequence[int]) -> None:
         """Put a batch into the queue."""
-        if self._runner is None:
-            self._runner = self._new_runner()
         inputs = self._reading.submit(self._feed.read, positions, key)
-        self._waiting.append(self._running.submit(self._run, positions, inputs))
+        self._waiting.append(next(self._turns).submit(positions, inputs))
 
     def collect(self) -> torch.Tensor:
         """Return the images (N, H, W, C) of the oldest batch in the queue."""
@@ -79,10 +81,32 @@ class DaliExecutor:
                 waiting.exception()
 
     def close(self) -> None:
-        """Stop the threads and free the pipeline."""
+        """Stop the threads and free the pipelines."""
         self.drain()
         self._reading.shutdown()
-        self._running.shutdown()
+        for lane in self._lanes:
+            lane.close()
+
+
+class _Lane:
+    """A pipeline and the thread that waits for it; DALI's own threads do the work."""
+
+    def __init__(self, feed: Feed, batch_size: int, threads: int) -> None:
+        self._feed = feed
+        self._batch_size = batch_size
+        self._threads = threads
+        self._runner: GraphRunner | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="dali")
+
+    def submit(self, positions: NDArray[np.int64], inputs: Future[Inputs]) -> Future[torch.Tensor]:
+        """Run a batch after those before it."""
+        if self._runner is None:
+            self._runner = GraphRunner(self._feed.build(self._batch_size, self._threads))
+        return self._thread.submit(self._run, positions, inputs)
+
+    def close(self) -> None:
+        """Stop the thread and free the pipeline."""
+        self._thread.shutdown()
         self._runner = None
 
     def _run(self, positions: NDArray[np.int64], inputs: Future[Inputs]) -> torch.Tensor:
@@ -98,9 +122,6 @@ class DaliExecutor:
             if culprit is None:
                 raise
             raise culprit from error
-
-    def _new_runner(self) -> GraphRunner:
-        return GraphRunner(self._feed.build(self._batch_size, self._threads))
 
 
 class GraphRunner:
@@ -175,4 +196,4 @@ def open_executor(
     on_damaged: Callable[[DamagedImage], None],
 ) -> DaliExecutor:
     """Open this backend over one split."""
-    return DaliExecutor(ImageFeed(reader, plan, device), batch_size)
+    return DaliExecutor(ImageFeed(reader, plan, device), batch_size, device)

@@ -65,4 +65,4 @@ def open_executor(
     on_damaged: Callable[[DamagedSample], None],
 ) -> DaliExecutor:
     """Open this backend over one split."""
-    return DaliExecutor(ClipFeed(reader, plan, device), batch_size)
+    return DaliExecutor(ClipFeed(reader, plan, device), batch_size, device)
