@@ -49,9 +49,9 @@ class Feed(Protocol):
 class DaliExecutor:
     """Transforms batches of one split.
 
-    Two pipelines take turns on a CPU: one has work for the cores while the other comes to the end of
-    an operator or hands over. DALI's own way to that, executors that run ahead, ends the process
-    with a segmentation fault where a file cannot be decoded (2.4).
+    Two pipelines take turns on a CPU: one has work for the cores while the other comes to the end
+    of an operator or hands over. DALI's own way to that, executors that run ahead, ends the process
+    with a segmentation fault where a file has broken markers (2.4).
     """
 
     def __init__(self, feed: Feed, batch_size: int, device: Device) -> None:
