@@ -6,13 +6,13 @@ again. All that follows finds the weights and the random states that it would ha
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from pipeline.files import replacing
 from stages.train.checkpoint import save_weights
 
 _FILE = "converted.safetensors"
@@ -41,6 +41,5 @@ class Converted:
     def save(self, network: nn.Module) -> None:
         """Keep a network's weights, whole or not at all."""
         self.folder.mkdir(exist_ok=True)
-        temporary = self.folder / f".{os.getpid()}-{_FILE}"
-        save_weights(network.state_dict(), temporary, {"key": self.key})
-        os.replace(temporary, self.folder / _FILE)
+        with replacing(self.folder / _FILE) as temporary:
+            save_weights(network.state_dict(), temporary, {"key": self.key})

@@ -52,8 +52,11 @@ class Distilled:
     samples: int
     before: Likeness
     after: Likeness
-    taken_back: bool = False
-    """Whether the answers had come to differ more, so that the weights are those of before."""
+
+    @property
+    def taken_back(self) -> bool:
+        """Whether the answers had come to differ more, so that the weights are those of before."""
+        return self.after.kl > self.before.kl
 
 
 def distill(
@@ -88,13 +91,11 @@ def distill(
         if steps == settings.end_to_end_steps:
             after = likeness(teacher, network, held_back, ctx)
             if math.isfinite(after.kl):
-                worse = after.kl > before.kl
-                if worse:
+                found = Distilled(samples=sum(map(len, held_back)), before=before, after=after)
+                if found.taken_back:
                     network.load_state_dict(kept)
                     _tell_of_loss(before, after, ctx)
-                return Distilled(
-                    samples=sum(map(len, held_back)), before=before, after=after, taken_back=worse
-                )
+                return found
     network.load_state_dict(kept)
     ctx.events.warning(
         f"train.fff.convert.end_to_end_lr: after {steps} step(s) end to end at a peak of "
