@@ -168,6 +168,15 @@ class ModuleRef:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Network:
+    """A network that can be built again, with its weights."""
+
+    module: ModuleRef
+    weights: Path
+    """safetensors."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainedModel:
     """What the train stage leaves: weights, the module they fit, and how good it is."""
 
@@ -183,6 +192,9 @@ class TrainedModel:
     """npz over the eval split in manifest order: ``logits`` float32 (N, classes), ``targets`` int64
     (N,);
     taken in fp32: the reference of every later hop. None for an untrained model in a rehearsal."""
+    dense: Network | None = None
+    """With dense layers, whose work this one's fast layers learned to do: what can be served where
+    those are no faster. None where there is none that tells the same classes."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     gates: tuple[Gate, ...] = ()
     hops: tuple[Hop, ...] = ()
@@ -193,7 +205,7 @@ class Variant:
     """One exported form of the model: a precision in the form that one backend likes."""
 
     name: str
-    """``onnxruntime-int8``, ``tensorrt-rtx-fp16``: backend and precision."""
+    """``onnxruntime-int8``, ``tensorrt-rtx-fp16-dense``: backend, precision, and which network."""
     backend: str
     precision: Literal["fp32", "fp16", "int8"]
     format: Literal["onnx", "engine"]
@@ -222,6 +234,8 @@ class Variant:
     """JSON beside an engine (versions, architectures, source hash), checked before loading."""
     operators: Path | None = None
     """The library of operators beside a graph that uses them (`pipeline.graph_forms`)."""
+    dense: bool = False
+    """Whether it is of `TrainedModel.dense`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -49,19 +49,24 @@ def build_all(
     for backend in backends:
         for precision in config.precisions:
             ctx.stop.check()
+            name = f"{backend.name}-{precision}{forge.suffix}"
             try:
-                variants.append(_build(forge, backend, precision, config, ctx))
+                variants.append(_build(forge, name, backend, precision, config, ctx))
             except (StageFailed, BackendUnavailable) as error:
-                ctx.events.warning(f"{backend.name}-{precision} was not built: {error}")
-                variants.append(_failed(forge, backend, precision, source, str(error)))
+                ctx.events.warning(f"{name} was not built: {error}")
+                variants.append(_failed(forge, name, backend, precision, source, str(error)))
     return variants
 
 
 def _build(
-    forge: Forge, backend: Backend, precision: Precision, config: ExportConfig, ctx: Context
+    forge: Forge,
+    name: str,
+    backend: Backend,
+    precision: Precision,
+    config: ExportConfig,
+    ctx: Context,
 ) -> Variant:
     maker = implementation(backend)
-    name = f"{backend.name}-{precision}"
     folder = ctx.dir / name
     folder.mkdir(parents=True, exist_ok=True)
     operators = getattr(maker, "LOADS_OPERATORS", False)
@@ -88,16 +93,17 @@ def _build(
         proof=built.proof,
         manifest=built.manifest,
         operators=operators_beside(built.path),
+        dense=forge.dense,
         note=built.note,
     )
 
 
 def _failed(
-    forge: Forge, backend: Backend, precision: Precision, source: Path, reason: str
+    forge: Forge, name: str, backend: Backend, precision: Precision, source: Path, reason: str
 ) -> Variant:
     """Record a variant that does not exist: no bytes, and the path of what it is made from."""
     return Variant(
-        name=f"{backend.name}-{precision}",
+        name=name,
         backend=backend.name,
         precision=precision,
         format="onnx",
@@ -106,6 +112,7 @@ def _failed(
         output=forge.trained.output,
         size_bytes=0,
         runs_here=False,
+        dense=forge.dense,
         accepted=False,
         note=reason,
     )

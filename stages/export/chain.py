@@ -12,6 +12,7 @@ from pipeline.errors import StageFailed
 from stages.export import parity
 from stages.export.building import build_all, implementation, profile_of, sessions
 from stages.export.config import ExportConfig
+from stages.export.dense import backends_here, dense_forge, judge_races, outcome
 from stages.export.forge import Forge
 from stages.export.latency import Latency, measure_latency
 from stages.export.measure import (
@@ -42,29 +43,37 @@ def export(config: ExportConfig, backends: Sequence[Backend], ctx: Context) -> E
     trained = ctx.get(TrainedModel)
     forge = open_forge(config, backends, ctx, config.calibration.samples)
     variants = build_all(forge, backends, config, ctx)
+    dense = dense_forge(forge)
+    if dense is not None:
+        ctx.events.info(
+            "the dense network is exported too: fast layers are kept if they are faster"
+        )
+        variants += build_all(dense, backends_here(variants, backends), config, ctx)
     measured = measure_all(variants, backends, forge, ctx)
     reference = reference_predictions(trained, measured)
     filled = [fill(variant, measured.get(variant.name), reference, ctx) for variant in variants]
     sick = {name: found.predictions.num_sick for name, found in measured.items()}
-    judged = judge(filled, config, sick)
+    judged = judge_races(judge(filled, config, sick), config)
     for variant in judged:
         announce(variant, ctx)
     chosen = choose(judged, config)
-    ctx.events.info(f"chosen: {chosen.name}")
+    ctx.events.info(f"chosen: {outcome(judged, chosen, config) or chosen.name}")
     if not chosen.accepted:
         ctx.events.warning(f"choose: {chosen.name} is not accepted: {chosen.note}")
     samples = len(reference.targets) if reference is not None else 0
+    served = dense if dense is not None and chosen.dense else forge
+    kept = [variant for variant in judged if variant.dense == chosen.dense]
     exported = ExportedModel(
         variants=judged,
         chosen=chosen.name,
         classes=trained.classes,
-        calibration=forge.table if forge.ranges is not None else None,
-        gates=gates(judged, config, sick),
-        hops=hops(judged, samples),
+        calibration=served.table if served.ranges is not None else None,
+        gates=gates(kept, config, sick),
+        hops=hops(kept, samples),
     )
     ctx.write_section(
         describe(
-            exported, config, forge.ranges, forge.facts, forge.forms, ctx.device, forge.spec.noun
+            exported, config, served.ranges, served.facts, forge.forms, ctx.device, forge.spec.noun
         )
     )
     return exported

@@ -49,6 +49,8 @@ class Forge:
     images: Images
     """Of the calibration split: for parity and for ranges."""
     ctx: Context
+    dense: bool = False
+    """Whether the network is `TrainedModel.dense`, whose files lie beside the trained one's."""
     compare_in: Form = "u8s8"
     """The Q/DQ form that calibration methods are compared in."""
     ranges: Ranges | None = None
@@ -63,14 +65,19 @@ class Forge:
     """Which forms layers that have several took, once the FP32 graph was asked for."""
 
     @property
+    def suffix(self) -> str:
+        """What the names of all that is made end with."""
+        return "-dense" if self.dense else ""
+
+    @property
     def folder(self) -> Path:
         """Where the graphs are."""
-        return self.ctx.dir / "graphs"
+        return self.ctx.dir / f"graphs{self.suffix}"
 
     @property
     def table(self) -> Path:
         """Where the calibration table is."""
-        return self.ctx.dir / "calibration.json"
+        return self.ctx.dir / f"calibration{self.suffix}.json"
 
     def graph(self, precision: Precision, form: Form, *, operators: bool = False) -> Path:
         """Return the graph of that precision, made if need be.

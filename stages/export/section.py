@@ -10,6 +10,7 @@ from pipeline.report.blocks import Block, Cell, Facts, Note, ScatterChart, Secti
 from stages.export.calibrate import Ranges
 from stages.export.config import ExportConfig
 from stages.export.cpu import relevant_flags
+from stages.export.dense import outcome
 from stages.export.forms import FormChoice
 
 _COLUMNS = (
@@ -29,7 +30,8 @@ def describe(
 ) -> Section:
     """Compose the chapter: what was chosen, every figure, and what could not be measured."""
     chosen = exported.variant(exported.chosen)
-    blocks: list[Block] = [_verdict(chosen), _table(exported, config, device, noun)]
+    blocks: list[Block] = [_verdict(chosen), *_outcome(exported, config)]
+    blocks.append(_table(exported, config, device, noun))
     if any(variant.top1 is not None for variant in exported.variants):
         blocks.append(_scatter(exported))
     if ranges is not None:
@@ -86,6 +88,12 @@ def _verdict(chosen: Variant) -> Note:
     return Note(level="bad", text=f"No variant was accepted; {chosen.name}: {chosen.note}")
 
 
+def _outcome(exported: ExportedModel, config: ExportConfig) -> list[Note]:
+    """Say which of two networks is served."""
+    text = outcome(exported.variants, exported.variant(exported.chosen), config)
+    return [Note(level="info", text=text)] if text else []
+
+
 def _table(exported: ExportedModel, config: ExportConfig, device: Device, noun: str) -> Table:
     names = [variant.name for variant in exported.variants]
     return Table(
@@ -134,22 +142,25 @@ def _rounded(value: float | None, factor: float, digits: int) -> float | None:
 
 def _scatter(exported: ExportedModel) -> ScatterChart:
     measured = [variant for variant in exported.variants if variant.top1 is not None]
-    backends = dict.fromkeys(variant.backend for variant in measured)
+    makers = dict.fromkeys((variant.backend, variant.dense) for variant in measured)
     return ScatterChart(
         title="Accuracy against latency",
         x_label="p50 latency, ms",
         y_label="top-1, %",
         series=tuple(
-            _series(backend, [variant for variant in measured if variant.backend == backend])
-            for backend in backends
+            _series(
+                f"{backend}{', dense' if dense else ''}",
+                [v for v in measured if (v.backend, v.dense) == (backend, dense)],
+            )
+            for backend, dense in makers
         ),
         caption="Better is up and to the left.",
     )
 
 
-def _series(backend: str, variants: list[Variant]) -> Series:
+def _series(name: str, variants: list[Variant]) -> Series:
     return Series(
-        name=backend,
+        name=name,
         x=tuple(variant.p50_ms or 0.0 for variant in variants),
         y=tuple(100 * (variant.top1 or 0.0) for variant in variants),
         labels=tuple(variant.precision for variant in variants),

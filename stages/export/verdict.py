@@ -14,15 +14,19 @@ def judge(
     variants: Sequence[Variant], config: ExportConfig, sick: Mapping[str, int]
 ) -> tuple[Variant, ...]:
     """Return the variants, accepted where accurate enough and not slower than their parent."""
-    parents = {v.backend: v for v in variants if v.precision == "fp32" and v.size_bytes}
+    parents = {(v.backend, v.dense): v for v in variants if v.precision == "fp32" and v.size_bytes}
     return tuple(
-        _judge(variant, parents, config, sick.get(variant.name, 0)) for variant in variants
+        _judge(
+            variant,
+            parents.get((variant.backend, variant.dense)),
+            config,
+            sick.get(variant.name, 0),
+        )
+        for variant in variants
     )
 
 
-def _judge(
-    variant: Variant, parents: Mapping[str, Variant], config: ExportConfig, sick: int
-) -> Variant:
+def _judge(variant: Variant, parent: Variant | None, config: ExportConfig, sick: int) -> Variant:
     reasons = [f"answers NaN or Inf on {sick} eval samples"] if sick else []
     if variant.drop_points is not None and variant.drop_points > config.max_drop:
         reasons.append(f"loses {variant.drop_points:.2f} points, {config.max_drop:g} are allowed")
@@ -30,7 +34,6 @@ def _judge(
         reasons.append(
             f"agrees with FP32 on {variant.agreement:.2%}, {config.min_agreement:.2%} are needed"
         )
-    parent = parents.get(variant.backend)
     if parent is not None and parent is not variant:
         mine, other = _speed(variant, config), _speed(parent, config)
         if mine is not None and other is not None and mine < other * (1 - config.speed_tolerance):
@@ -116,9 +119,9 @@ def hops(variants: Sequence[Variant], samples: int) -> tuple[Hop, ...]:
 
 
 def hop_name(variant: Variant) -> str:
-    """Return how the accuracy budget calls a variant: ``onnx int8``, ``tensorrt int8``."""
+    """Return how the accuracy budget calls a variant: ``onnx int8``, ``dense tensorrt int8``."""
     maker = "onnx" if variant.format == "onnx" else variant.backend
-    return f"{maker} {variant.precision}"
+    return f"{'dense ' if variant.dense else ''}{maker} {variant.precision}"
 
 
 def _speed(variant: Variant, config: ExportConfig) -> float | None:

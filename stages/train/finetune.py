@@ -13,7 +13,7 @@ from pipeline.files import sha256_text
 from stages.train.config import TrainConfig
 from stages.train.freeze import Freezing, plan_freezing
 from stages.train.models.classifier import Classifier
-from stages.train.models.pretrained import load_pretrained
+from stages.train.models.pretrained import Fit, load_pretrained
 from stages.train.models.timm_weights import (
     Figures,
     download_timm_weights,
@@ -73,8 +73,8 @@ def choose_normalization(
     return chosen
 
 
-def start_from(module: Classifier, file: WeightsFile, spec: DataSpec, events: EventLog) -> None:
-    """Lay the weights over the network, and say what became of each part.
+def start_from(module: Classifier, file: WeightsFile, spec: DataSpec, events: EventLog) -> Fit:
+    """Lay the weights over the network; say, and return, what became of each part.
 
     Raises:
         ConfigError: they are of another network, or know other tokens.
@@ -99,6 +99,7 @@ def start_from(module: Classifier, file: WeightsFile, spec: DataSpec, events: Ev
         )
     if fit.unused:
         events.info(f"pretrained tensors without a place in the network: {_listed(fit.unused)}")
+    return fit
 
 
 def freeze_as_asked(module: Classifier, config: TrainConfig, events: EventLog) -> Freezing | None:

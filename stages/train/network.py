@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import replace
 
-from pipeline.artifacts import DataSpec, ModuleRef
+from pipeline.artifacts import DataSpec, ModuleRef, Network
 from pipeline.context import Context
 from pipeline.errors import ConfigError
 from pipeline.events import EventLog
@@ -69,8 +69,10 @@ def build_network(
             )
         if converted is None or not converted.load_into(module):
             with random_state_kept():  # what follows finds them alike, converted now or before
-                _convert_from(module, ref, weights, config.fff, spec, ctx)
+                dense = _convert_from(module, ref, weights, config.fff, spec, ctx)
             if converted is not None and not place_from_environment().follows:
+                if dense is not None:
+                    converted.save_dense(dense)
                 converted.save(module)
         else:
             events.info("fff.convert: done before in this run; the network goes on from there")
@@ -82,6 +84,18 @@ def build_network(
     return module, ref
 
 
+def dense_network(config: TrainConfig, ref: ModuleRef, converted: Converted) -> Network | None:
+    """Return the network that was converted to the one of `ref`; None where there is none to use.
+
+    Args:
+        config: of the stage.
+        ref: of the network with fast layers.
+        converted: where the conversion is kept.
+    """
+    weights = converted.dense() if config.fff and config.fff.convert else None
+    return Network(module=without_fff(ref), weights=weights) if weights else None
+
+
 def _convert_from(
     module: Classifier,
     ref: ModuleRef,
@@ -89,16 +103,21 @@ def _convert_from(
     fff: FffConfig,
     spec: DataSpec,
     ctx: Context,
-) -> None:
-    """Lay the weights over the dense network, and teach the fast layers what its own do."""
+) -> Classifier | None:
+    """Lay the weights over the dense network, and teach the fast layers what its own do.
+
+    Returns:
+        The dense network; None where weights left some of it random, so that it cannot be used.
+    """
     assert fff.convert
     trained = build(without_fff(ref))
-    start_from(trained, weights, spec, ctx.events)
+    fit = start_from(trained, weights, spec, ctx.events)
     with open_samples(spec, fff.convert) as samples:
         conversion = convert(trained, module, fff, fff.convert, samples, ctx)
     conversion.save(ctx.dir)
     for line in conversion.lines():
         ctx.events.info(f"fff.convert: {line}")
+    return trained if fit.is_whole else None
 
 
 def _compute_whitening(module: Classifier, spec: DataSpec, events: EventLog) -> None:

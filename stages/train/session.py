@@ -34,7 +34,7 @@ from stages.train.layout import Layout
 from stages.train.learner import build_learner, place_network
 from stages.train.loop import Loop
 from stages.train.models.classifier import Classifier
-from stages.train.network import build_network
+from stages.train.network import build_network, dense_network
 from stages.train.precision import Precision, resolve_precision
 from stages.train.profile import FOLDER, Profiler
 from stages.train.rate_search import search_rate
@@ -80,7 +80,7 @@ def train(config: TrainConfig, ctx: Context) -> TrainedModel:
             keep=config.checkpoint.keep,
             events=ctx.events,
         )
-        converted = Converted(folder=checkpoints.folder, key=checkpoints.key)
+        converted = Converted(folder=checkpoints.folder, lasting=ctx.dir, key=checkpoints.key)
         # The processes that are launched will say it all again.
         module, ref = build_network(config, spec, ctx, converted, quiet=launching)
         draft = TrainedModel(
@@ -91,6 +91,7 @@ def train(config: TrainConfig, ctx: Context) -> TrainedModel:
             classes=spec.classes,
             precision=precision.name,
             predictions=None,
+            dense=dense_network(config, ref, converted),
         )
         is_first = not place_from_environment().follows
         if config.rehearsal and is_first and not checkpoints.paths():

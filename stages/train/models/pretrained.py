@@ -32,6 +32,11 @@ class Fit:
     input_adapted: bool
     """Whether the first convolution was summed or repeated for another number of channels."""
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether no tensor of the network stayed as it was initialized."""
+        return not self.new_head and not self.fresh
+
 
 def load_pretrained(model: Classifier, file: WeightsFile, classes: Sequence[str]) -> Fit:
     """Lay the weights over a network: body as it is, head only if it tells the same classes.

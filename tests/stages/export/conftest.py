@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from stages.export.restore import restore
 from stages.export.samples import calibration_images
 from stages.export.thresholds import Histogram
 from stages.export.to_onnx import to_onnx
+
+sys.path.insert(0, str(Path(__file__).parent))  # for the helpers of the tests beside it
 
 STEPS = 60
 

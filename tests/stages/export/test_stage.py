@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
+from small_exports import export
 
 from pipeline.artifacts import DataSpec, ExportedModel, TrainedModel
 from pipeline.context import Context
@@ -14,21 +15,8 @@ from pipeline.errors import DataError, Interrupted, StageFailed
 from pipeline.report.blocks import Facts, ScatterChart, Table, load_section
 from pipeline.stage import Checks, Fingerprints, Rehearses, load_stage
 from stages.export.cast import to_fp16
-from stages.export.config import ExportConfig
 from stages.export.measure import load_predictions
 from stages.export.stage import Export
-
-QUICK = {
-    "backend": "onnxruntime",
-    "calibration": {"samples": 48, "method": "auto"},
-    "latency": {"seconds": 0.05, "rounds": 2, "threads": 1},
-    "speed_tolerance": 1.0,
-    "max_drop": 2.0,
-}
-
-
-def export(**changes: object) -> Export:
-    return Export(ExportConfig.model_validate({**QUICK, **changes}))
 
 
 @pytest.fixture(scope="module")

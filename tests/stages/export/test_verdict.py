@@ -1,29 +1,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from small_exports import variant
 
-from pipeline.artifacts import TensorSpec, Variant
+from pipeline.artifacts import Variant
 from pipeline.errors import StageFailed
 from stages.export.config import ExportConfig
 from stages.export.verdict import choose, gates, hops, judge
 
-TENSOR = TensorSpec(name="x", dtype="uint8", shape=(-1,))
 CONFIG = ExportConfig()
-
-
-def variant(precision="fp32", backend="onnxruntime", **figures) -> Variant:
-    fields = {
-        "name": f"{backend}-{precision}", "backend": backend, "precision": precision,
-        "format": "onnx", "path": Path("graph"), "input": TENSOR, "output": TENSOR,
-        "size_bytes": 10, "runs_here": True, "top1": 0.97, "drop_points": 0.0, "agreement": 1.0,
-        "p50_ms": 10.0, "p99_ms": 12.0, "images_per_s": 100.0,
-    }  # fmt: skip
-    return Variant(**{**fields, **figures})
 
 
 def failed(precision="int8") -> Variant:

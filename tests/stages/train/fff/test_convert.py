@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 from pydantic import ValidationError
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from small_vits import FFF, VIT, networks, samples
 
 from pipeline.context import Context
@@ -84,6 +85,25 @@ def test_a_trained_network_is_converted_and_trained_on(train_once, recorder):
     assert len(fast_layers(build_model(**trained.module.arguments))) == 2
 
 
+def test_the_dense_network_is_kept_to_be_served_instead_where_it_tells_the_same_classes(
+    train_once, tmp_path
+):
+    dense = train_once("dense", **VIT, epochs=1)
+    settings = {**VIT, "epochs": 1, "fff": {"convert": {"steps": 2, "end_to_end_steps": 0}}}
+    trained = train_once("fast", **settings, pretrained=str(dense.weights))
+    assert trained.dense.module == dense.module
+    kept, before = load_file(trained.dense.weights), load_file(dense.weights)
+    assert kept.keys() == before.keys()
+    assert all(torch.equal(kept[name], tensor) for name, tensor in before.items())
+    assert trained.dense.weights.parent == trained.weights.parent
+    with safe_open(dense.weights, framework="pt") as file:
+        note = file.metadata()
+    headless = {name: tensor for name, tensor in before.items() if ".head." not in name}
+    save_file(headless, tmp_path / "headless.safetensors", note)
+    fresh = train_once("fresh", **settings, pretrained=str(tmp_path / "headless.safetensors"))
+    assert fresh.dense is None
+
+
 def test_a_stopped_run_is_converted_once_and_ends_at_the_same_bits(train_once, recorder, stop):
     dense = train_once("dense", **VIT, epochs=1)
     settings = {
@@ -110,6 +130,7 @@ def test_a_stopped_run_is_converted_once_and_ends_at_the_same_bits(train_once, r
     assert sum("fff.convert: done before" in message for message in said) == 2
     assert any("resumed at step" in message for message in said)
     assert load_conversion(resumed.weights.parent) == load_conversion(undisturbed.weights.parent)
+    assert sha256_file(resumed.dense.weights) == sha256_file(undisturbed.dense.weights)
     assert not (resumed.weights.parent / "checkpoints").exists()
 
 
@@ -117,11 +138,15 @@ def test_what_is_not_of_this_run_or_damaged_is_not_taken(tmp_path):
     ours, other = networks()[1], networks()[1]
     with torch.no_grad():
         next(ours.parameters()).add_(1)
-    kept = Converted(folder=tmp_path / "kept", key="one")
+    kept = Converted(folder=tmp_path / "kept", lasting=tmp_path, key="one")
     before = {name: tensor.clone() for name, tensor in other.state_dict().items()}
     assert not kept.load_into(other)
+    assert kept.dense() is None
     kept.save(ours)
+    kept.save_dense(ours)
+    assert kept.dense().parent == tmp_path
     assert not replace(kept, key="two").load_into(other)
+    assert replace(kept, key="two").dense() is None
     [file] = kept.folder.iterdir()
     whole = file.read_bytes()
     file.write_bytes(whole[:-9])
