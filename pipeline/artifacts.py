@@ -217,9 +217,9 @@ class Variant:
     """Whether this machine could execute it; if not, accuracy and latency are unmeasured (None)."""
     top1: float | None = None
     drop_points: float | None = None
-    """Percentage points of top-1 lost against the fp32 reference; negative when it gained."""
+    """Percentage points of top-1 lost against the same network in fp32; negative: gained."""
     agreement: float | None = None
-    """Share of samples on which it gives the same class as the fp32 reference."""
+    """Share of samples on which it gives the same class as that."""
     p50_ms: float | None = None
     p99_ms: float | None = None
     images_per_s: float | None = None

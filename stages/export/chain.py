@@ -12,7 +12,7 @@ from pipeline.errors import StageFailed
 from stages.export import parity
 from stages.export.building import build_all, implementation, profile_of, sessions
 from stages.export.config import ExportConfig
-from stages.export.dense import backends_here, dense_forge, judge_races, outcome
+from stages.export.dense import backends_here, dense_forge, judge_networks, outcome
 from stages.export.forge import Forge
 from stages.export.latency import Latency, measure_latency
 from stages.export.measure import (
@@ -51,9 +51,11 @@ def export(config: ExportConfig, backends: Sequence[Backend], ctx: Context) -> E
         variants += build_all(dense, backends_here(variants, backends), config, ctx)
     measured = measure_all(variants, backends, forge, ctx)
     reference = reference_predictions(trained, measured)
-    filled = [fill(variant, measured.get(variant.name), reference, ctx) for variant in variants]
+    references = {False: reference, True: _in_fp32(measured, variants) or reference}
+    filled = [fill(v, measured.get(v.name), references[v.dense], ctx) for v in variants]
     sick = {name: found.predictions.num_sick for name, found in measured.items()}
-    judged = judge_races(judge(filled, config, sick), config)
+    top1 = reference.top1 if reference is not None else None
+    judged = judge_networks(judge(filled, config, sick), top1, config)
     for variant in judged:
         announce(variant, ctx)
     chosen = choose(judged, config)
@@ -157,6 +159,13 @@ def reference_predictions(
     for found in measured.values():
         same_samples(reference, found.predictions)
     return reference
+
+
+def _in_fp32(measured: Mapping[str, Measured], variants: Sequence[Variant]) -> Predictions | None:
+    """Return what the dense network answered in FP32; None: nobody asked."""
+    names = (v.name for v in variants if v.dense and v.precision == "fp32" and v.name in measured)
+    name = next(names, None)
+    return measured[name].predictions if name is not None else None
 
 
 def fill(

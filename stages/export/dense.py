@@ -2,7 +2,8 @@
 
 Fast layers are kept only where they are faster: a variant with them is accepted if it is faster
 than the dense one of the same backend and precision, at each batch size that is measured, so long
-as that one is accurate enough. Of all that are accepted the fastest is served, whichever it is of.
+as that one is about as accurate as the trained network. Of all that are accepted the fastest is
+served, whichever network it is of. What a precision costs is told against the same network in FP32.
 """
 
 from __future__ import annotations
@@ -79,19 +80,34 @@ def races(variants: Sequence[Variant]) -> list[Race]:
     return found
 
 
-def judge_races(variants: Sequence[Variant], config: ExportConfig) -> tuple[Variant, ...]:
-    """Return variants that were judged, those with fast layers rejected where these do not pay."""
-    lost = {race.fast.name: race.told(config) for race in races(variants) if not race.is_won}
-    return tuple(
-        replace(
-            variant,
-            accepted=False,
-            note="; ".join(filter(None, [f"is {lost[variant.name]}", variant.note])),
-        )
-        if variant.name in lost
-        else variant
-        for variant in variants
-    )
+def judge_networks(
+    variants: Sequence[Variant], top1: float | None, config: ExportConfig
+) -> tuple[Variant, ...]:
+    """Return variants that were judged, each now held against the other network too.
+
+    Args:
+        variants: of both networks; dense ones that are less accurate than the trained network are
+            rejected, and those with fast layers that lose a race.
+        top1: of the trained network in FP32; None: not known.
+        config: how much accuracy may be lost.
+    """
+    judged = [_exact_enough(each, top1, config) if each.dense else each for each in variants]
+    lost = {race.fast.name: race.told(config) for race in races(judged) if not race.is_won}
+    return tuple(_rejected(v, f"is {lost[v.name]}") if v.name in lost else v for v in judged)
+
+
+def _exact_enough(variant: Variant, top1: float | None, config: ExportConfig) -> Variant:
+    if top1 is None or variant.top1 is None:
+        return variant
+    lost = 100 * (top1 - variant.top1)
+    if lost <= config.max_drop:
+        return variant
+    allowed = f"{config.max_drop:g} are allowed"
+    return _rejected(variant, f"is {lost:.2f} points below the trained network, {allowed}")
+
+
+def _rejected(variant: Variant, reason: str) -> Variant:
+    return replace(variant, accepted=False, note="; ".join(filter(None, [reason, variant.note])))
 
 
 def outcome(variants: Sequence[Variant], chosen: Variant, config: ExportConfig) -> str:
@@ -102,8 +118,6 @@ def outcome(variants: Sequence[Variant], chosen: Variant, config: ExportConfig) 
     kept = "the dense network" if chosen.dense else "the network with fast layers"
     reasons = [f"{race.fast.name} is {race.told(config)}" for race in races(variants)]
     reasons += [
-        f"{rival.name} was passed over ({rival.note or 'it could not be measured'})"
-        for rival in rivals
-        if not rival.accepted
+        f"{rival.name} {rival.note.partition('; ')[0]}" for rival in rivals if not rival.accepted
     ]
     return f"{chosen.name} is served, {kept}: {'; '.join(reasons)}."

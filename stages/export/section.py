@@ -104,7 +104,7 @@ def _table(exported: ExportedModel, config: ExportConfig, device: Device, noun: 
         caption=(
             f"Latency at batch {config.batch.min}, {noun}s/s at batch {config.batch.opt}, on "
             f"{device} ({relevant_flags()}), {config.latency.threads or 'all'} threads; the "
-            "variants took turns. Drop and agreement are against the trained model in FP32. The "
+            "variants took turns. Drop and agreement are against the same network in FP32. The "
             "proof counts convolutions and matrix products by the type they are executed in."
         ),
     )

@@ -15,7 +15,7 @@ from pipeline.artifacts import ExportedModel, Network, TrainedModel
 from pipeline.context import Context
 from pipeline.report.blocks import Note, load_section
 from stages.export.config import ExportConfig
-from stages.export.dense import judge_races, outcome, races
+from stages.export.dense import judge_networks, outcome, races
 from stages.export.measure import load_predictions
 from stages.export.verdict import choose, judge
 
@@ -33,7 +33,7 @@ def test_a_variant_stays_accepted_exactly_where_it_is_faster_at_both_batch_sizes
     fast = variant(p50_ms=10 / single, images_per_s=100 * many)
     rival = dense(p50_ms=10.0, images_per_s=100.0)
     [race] = races([fast, rival])
-    judged, untouched = judge_races([fast, rival], CONFIG)
+    judged, untouched = judge_networks([fast, rival], 0.97, CONFIG)
     assert judged.accepted == race.is_won == (race.single > 1 and race.many > 1)
     assert ("times as fast as onnxruntime-fp32-dense at batch 1" in judged.note) != judged.accepted
     assert untouched == rival
@@ -42,7 +42,7 @@ def test_a_variant_stays_accepted_exactly_where_it_is_faster_at_both_batch_sizes
 def test_rivals_are_of_the_same_backend_and_precision():
     fast = [variant(), variant("int8"), variant(backend="tensorrt")]
     rivals = [dense(images_per_s=1e3, p50_ms=1.0), dense("int8", images_per_s=10.0, p50_ms=99.0)]
-    assert [v.accepted for v in judge_races([*fast, *rivals], CONFIG)] == [
+    assert [v.accepted for v in judge_networks([*fast, *rivals], None, CONFIG)] == [
         False, True, True, True, True,
     ]  # fmt: skip
 
@@ -51,24 +51,26 @@ def test_rivals_are_of_the_same_backend_and_precision():
     "figures",
     [
         {"drop_points": 3.0},
+        {"top1": 0.96},
         {"size_bytes": 0, "accepted": False, "p50_ms": None, "images_per_s": None},
         {"p50_ms": None, "images_per_s": None, "runs_here": False},
     ],
 )
 def test_one_that_is_inexact_unbuilt_or_not_measured_is_no_rival(figures):
     rival = dense(**{"images_per_s": 1e3, "p50_ms": 1.0, **figures})
-    judged = judge_races(judge([variant(), rival], CONFIG, {}), CONFIG)
+    judged = judge_networks(judge([variant(), rival], CONFIG, {}), 0.97, CONFIG)
     assert judged[0].accepted
     assert choose(judged, CONFIG) == judged[0]
 
 
 def test_the_fastest_of_both_networks_is_served_and_why_is_said():
-    judged = judge_races(
+    judged = judge_networks(
         [
             variant(images_per_s=300.0, p50_ms=5.0),
             dense(),
             dense("int8", images_per_s=500.0, p50_ms=3.0),
         ],
+        0.97,
         CONFIG,
     )
     chosen = choose(judged, CONFIG)
@@ -78,6 +80,15 @@ def test_the_fastest_of_both_networks_is_served_and_why_is_said():
         "fast as onnxruntime-fp32-dense at batch 1, 3.00 at batch 8."
     )
     assert outcome(judged[:1], judged[0], CONFIG) == ""
+
+
+def test_why_a_dense_variant_is_passed_over_is_said():
+    rival = dense(top1=0.94, note="computed in FP32")
+    judged = judge_networks(judge([variant(), rival], CONFIG, {}), 0.97, CONFIG)
+    assert outcome(judged, judged[0], CONFIG) == (
+        "onnxruntime-fp32 is served, the network with fast layers: onnxruntime-fp32-dense is "
+        "3.00 points below the trained network, 0.5 are allowed."
+    )
 
 
 @pytest.fixture
@@ -96,7 +107,8 @@ def exported(
             trained, module=of[function], dense=Network(module=of[twin], weights=weights)
         )
         artifacts = {**ctx.artifacts, TrainedModel: model}
-        return export(**changes).run(replace(ctx, artifacts=artifacts)), model
+        quick = {"calibration": {"samples": 16, "method": "minmax"}}
+        return export(**quick, **changes).run(replace(ctx, artifacts=artifacts)), model
 
     return run
 
@@ -141,7 +153,9 @@ def test_a_dense_network_that_answers_worse_does_not_take_the_place(exported, tr
     save_file(weights, tmp_path / "worse.safetensors")
     found, _ = exported("laboured_net", "conv_net", weights=tmp_path / "worse.safetensors")
     assert not found.variant(found.chosen).dense
-    assert "loses" in found.variant("onnxruntime-fp32-dense").note
+    dense = found.variant("onnxruntime-fp32-dense")
+    assert "points below the trained network, 2 are allowed" in dense.note
+    assert (dense.drop_points, dense.agreement) == (0.0, 1.0)
     assert all(gate.passed for gate in found.gates)
 
 
