@@ -11,6 +11,10 @@ from timm.scheduler.scheduler_factory import create_scheduler_v2
 from stages.train.config import ScheduleConfig
 
 
+_FALLS = "cosine", "poly"
+"""Shapes that fall over the rest of the run; ``step`` cuts at epochs of the whole."""
+
+
 class OneCycle(Scheduler):
     """Climb in a line to the peak, then fall in a line to the lowest rate at the last step."""
 
@@ -63,14 +67,16 @@ def build_schedule(
         )
         return Schedule(optimizer, one)
     lr = float(optimizer.param_groups[0]["lr"])
+    falls = config.name in _FALLS
     scheduler, _ = create_scheduler_v2(
         optimizer,
         config.name,
-        num_epochs=epochs * steps_per_epoch,
+        num_epochs=max(1, epochs * steps_per_epoch - (warmup_steps if falls else 0)),
         decay_epochs=max(1, round(config.decay_epochs * steps_per_epoch)),
         decay_rate=config.decay_rate,
         min_lr=config.min_lr,
         warmup_epochs=warmup_steps,
+        warmup_prefix=falls,  # the fall starts at the peak, however long the climb was
         # timm starts the climb at this rate; one part of it, so that the first step already learns.
         warmup_lr=lr / max(warmup_steps, 1),
         step_on_epochs=False,

@@ -70,6 +70,23 @@ def test_a_rate_is_positive_below_its_peak_and_a_function_of_the_step(name, epoc
         assert schedule.lr == rates[step]
 
 
+@given(
+    name=st.sampled_from(["cosine", "onecycle", "poly"]),
+    epochs=st.integers(1, 5),
+    warmup=st.floats(0, 1),
+)
+def test_the_fall_starts_at_the_peak_however_long_the_climb_was(name, epochs, warmup):
+    config = ScheduleConfig(name=name, warmup_epochs=warmup * epochs)
+    optimizer = build_optimizer(net(), OptimizerConfig(lr=1.0))
+    schedule = build_schedule(optimizer, config, epochs=epochs, steps_per_epoch=20)
+    top = round(config.warmup_epochs * 20)
+    rates = [schedule.rate_at(step) for step in range(20 * epochs)]
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert rates[:top] == sorted(rates[:top])
+    if top < len(rates):
+        assert rates[top] == pytest.approx(1.0)
+
+
 def test_onecycle_climbs_then_falls_in_straight_lines():
     optimizer = build_optimizer(net(), OptimizerConfig(lr=1.0))
     config = ScheduleConfig(name="onecycle", warmup_epochs=1)
