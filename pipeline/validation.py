@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import types
 from collections.abc import Iterator, Sequence
 from typing import TypeVar, Union, get_args, get_origin
@@ -16,6 +17,20 @@ from pipeline.yaml_source import Node, Place
 M = TypeVar("M", bound=BaseModel)
 
 _LONGEST_VALUE = 80
+_KINDS = {
+    "literal_error": "",
+    "model_type": "a mapping, {key: value}",
+    "model_attributes_type": "a mapping, {key: value}",
+    "dict_type": "a mapping, {key: value}",
+    "list_type": "a list, [value, ...]",
+    "tuple_type": "a list, [value, ...]",
+    "string_type": "a text",
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "float_type": "a number",
+}
+"""What a value of a kind is called, by the error that says it is none."""
+_IN_YAML = {"True": "true", "False": "false", "None": "null"}
 
 
 def validate(model: type[M], node: Node) -> M:
@@ -35,20 +50,34 @@ def problems_of(
     prefix: str,
     also_allowed: Sequence[str] = (),
 ) -> list[Problem]:
-    """Return one readable problem for each thing pydantic found wrong."""
-    problems = []
-    seen: set[str] = set()
-    for detail in error.errors(include_url=False):
-        if detail["type"] == "too_short" and detail["input"]:
-            continue  # it is short only because its items, reported by themselves, are wrong
-        keys = _yaml_keys(detail["loc"], node)
+    """Return one readable problem for each thing that is wrong.
+
+    Where a value may be of several kinds, pydantic tells why it is none of each.
+    """
+    found = [
+        (tuple(_yaml_keys(detail, node)), detail)
+        for detail in error.errors(include_url=False)
+        # It is short only because its items, reported by themselves, are wrong.
+        if not (detail["type"] == "too_short" and detail["input"])
+    ]
+    kinds: dict[tuple[str, ...], list[ErrorDetails]] = {}
+    for keys, detail in found:
+        if detail["type"] in _KINDS:
+            kinds.setdefault(keys, []).append(detail)
+    problems: dict[tuple[str, str], Problem] = {}
+    for keys, detail in found:
         path = ".".join(filter(None, [prefix, *keys]))
-        message = _message(detail, model, keys, also_allowed if len(keys) == 1 else ())
-        if path + message not in seen:
-            seen.add(path + message)
-            unknown_key = detail["type"] == "extra_forbidden"
-            problems.append(find_place(node, keys, of_key=unknown_key).problem(message, path))
-    return problems
+        same_place = kinds.get(keys, [])
+        is_of_kind = detail["type"] in _KINDS
+        if is_of_kind and any(_is_nearer(other, at, keys) for at, other in found):
+            continue
+        if is_of_kind and len(same_place) > 1:
+            message = _none_of(same_place)
+        else:
+            message = _message(detail, model, keys, also_allowed if len(keys) == 1 else ())
+        place = find_place(node, keys, of_key=detail["type"] == "extra_forbidden")
+        problems.setdefault((path, message), place.problem(message, path))
+    return list(problems.values())
 
 
 def find_place(node: Node, keys: Sequence[str], *, of_key: bool = False) -> Place:
@@ -67,14 +96,24 @@ def find_place(node: Node, keys: Sequence[str], *, of_key: bool = False) -> Plac
     return place
 
 
-def _yaml_keys(loc: tuple[int | str, ...], node: Node) -> list[str]:
+def _is_nearer(detail: ErrorDetails, at: tuple[str, ...], keys: tuple[str, ...]) -> bool:
+    """Tell whether an error shows that the value at `keys` is of some kind that is allowed.
+
+    Something in it is wrong then, or it is too large, and the other kinds are of no interest.
+    """
+    is_inside = len(at) > len(keys) and at[: len(keys)] == keys
+    return is_inside or (at == keys and detail["type"] not in _KINDS)
+
+
+def _yaml_keys(detail: ErrorDetails, node: Node) -> list[str]:
     """Keep of pydantic's location what is in the YAML; it also names union members."""
+    loc = detail["loc"]
     keys: list[str] = []
     current: Node | None = node
     for position, part in enumerate(loc):
         if current is not None and isinstance(current.value, dict):
-            last = position == len(loc) - 1
-            if part in current.value or last:
+            missing = detail["type"] == "missing" and position == len(loc) - 1
+            if part in current.value or missing:
                 keys.append(str(part))
                 current = current.value.get(str(part))
         elif current is not None and isinstance(current.value, list) and isinstance(part, int):
@@ -96,10 +135,8 @@ def _message(
         case "missing":
             return "required key is missing."
         case "literal_error":
-            expected = str(context.get("expected", ""))
-            names = [part.strip(" '") for part in expected.replace(" or ", ",").split(",")]
-            near = nearest(value.strip("'"), names)
-            return f"{value} is not allowed. Allowed: {expected}.{near}"
+            near = nearest(value.strip("'"), _literals(detail))
+            return f"{value} is not allowed. Allowed: {_expected(detail)}.{near}"
         case "value_error" | "assertion_error":
             reason = str(context.get("error", detail["msg"]))
             # A reason that shows the value needs no second showing; a mapping is no single value.
@@ -110,15 +147,31 @@ def _message(
             return f"{value} is not allowed: must match {context['pattern']}.{meaning}"
         case "too_short":
             return f"{value} is not allowed: must have at least {context['min_length']} item(s)."
-        case "model_type" | "model_attributes_type" | "dict_type":
-            return f"{value} is not allowed: must be a mapping, {{key: value}}."
-        case "tuple_type" | "list_type":
-            return f"{value} is not allowed: must be a list, [value, ...]."
+        case kind if kind in _KINDS:
+            return f"{value} is not allowed: must be {_KINDS[kind]}."
         case "json_invalid":
             return f"cannot be read: {detail['msg']}."
         case _:
             requirement = detail["msg"].removeprefix("Input ").removeprefix("should ")
             return f"{value} is not allowed: must {requirement}."
+
+
+def _none_of(details: Sequence[ErrorDetails]) -> str:
+    """Say of what kinds a value could be."""
+    allowed = [_KINDS[detail["type"]] or _expected(detail) for detail in details]
+    near = "".join(nearest(_shown(d["input"]).strip("'"), _literals(d)) for d in details)
+    value = _shown(details[0]["input"])
+    return f"{value} is not allowed: must be {', or '.join(dict.fromkeys(allowed))}.{near}"
+
+
+def _expected(detail: ErrorDetails) -> str:
+    """Return the values that are allowed, as they are written in YAML."""
+    expected = str(detail.get("ctx", {}).get("expected", ""))
+    return re.sub(r"\b(True|False|None)\b", lambda word: _IN_YAML[word[0]], expected)
+
+
+def _literals(detail: ErrorDetails) -> list[str]:
+    return [part.strip(" '") for part in _expected(detail).replace(" or ", ",").split(",")]
 
 
 def _shown(value: object) -> str:

@@ -10,7 +10,6 @@ from timm.scheduler.scheduler_factory import create_scheduler_v2
 
 from stages.train.config import ScheduleConfig
 
-
 _FALLS = "cosine", "poly"
 """Shapes that fall over the rest of the run; ``step`` cuts at epochs of the whole."""
 

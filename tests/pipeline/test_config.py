@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -49,9 +51,9 @@ def test_unknown_nested_key_lists_the_keys_of_that_mapping() -> None:
     ("override", "expected"),
     [
         ('stages.write.nested.depth="2"', "stages.write.nested.depth: '2' is not allowed"),
-        ("stages.write.nested.depth=2.5", "must be a valid integer"),
+        ("stages.write.nested.depth=2.5", "must be a whole number"),
         ("stages.write.nested.depth=12", "12 is not allowed: must be less than or equal to 9"),
-        ("stages.write.nested.rate=fast", "must be a valid number"),
+        ("stages.write.nested.rate=fast", "must be a number"),
         ("stages.write.words=one", "'one' is not allowed: must be a list"),
         ("stages.write.nested=3", "3 is not allowed: must be a mapping"),
         ("seed=-1", "seed: -1 is not allowed"),
@@ -68,9 +70,34 @@ def test_unknown_nested_key_lists_the_keys_of_that_mapping() -> None:
 def test_wrong_values_are_told_with_path_value_and_what_is_allowed(
     chain_text: str, override: str, expected: str
 ) -> None:
-    import re
-
     assert re.search(expected, problem(chain_text, override))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("null", r"either: null is not allowed: must be a mapping, \{key: value\}, or false\."),
+        ("true", r"either: true is not allowed: must be a mapping, \{key: value\}, or false\."),
+        ("{depth: 12}", r"either\.depth: 12 is not allowed: must be less than or equal to 9\."),
+        ("{dept: 3}", r"either\.dept: unknown key 'dept'\. .* Did you mean 'depth'\?"),
+    ],
+)
+def test_a_value_that_may_be_of_several_kinds_is_one_mistake(given: str, expected: str) -> None:
+    text = f'name: a\nstages:\n  - write: {{uses: "toy_stages:Write", either: {given}}}\n'
+    assert re.search(rf"stages\.write\.{expected}$", problem(text))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("atuo", r"must be a whole number, or 'auto'\. Did you mean 'auto'\?"),
+        ("0", r"must be greater than or equal to 1\."),
+        ("2.5", r"must be a whole number, or 'auto'\."),
+    ],
+)
+def test_so_is_one_that_may_be_a_number_or_a_word(given: str, expected: str) -> None:
+    text = f'name: a\nstages:\n  - write: {{uses: "toy_stages:Write", size: {given}}}\n'
+    assert re.search(rf"stages\.write\.size: .* is not allowed: {expected}$", problem(text))
 
 
 def test_an_int_is_a_valid_float(chain_text: str) -> None:
@@ -94,8 +121,6 @@ def test_an_int_is_a_valid_float(chain_text: str) -> None:
     ],
 )
 def test_a_file_of_the_wrong_form_says_what_is_expected(text: str, expected: str) -> None:
-    import re
-
     assert re.search(expected, problem(text))
 
 

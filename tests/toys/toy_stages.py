@@ -6,6 +6,7 @@ import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -46,6 +47,8 @@ class WriteConfig(StageConfig):
     words: tuple[str, ...] = ("one", "two")
     style: str | None = None
     nested: Nested = Nested()
+    either: Nested | Literal[False] = False
+    size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     fail: str = ""
     backend: str = "auto"
 
