@@ -6,22 +6,44 @@
 namespace cmm {
 namespace {
 
+// Sums of the lanes of accumulators, two of which hold one product each.
+template <int T, int R>
+INLINE void sum_tile(const Vec (&acc)[T][R][2], float (&z)[T][R]) {
+  Vec both[T * R];
+  float sums[T * R];
+  for (int k = 0; k < T * R; ++k) both[k] = acc[k / R][k % R][0] + acc[k / R][k % R][1];
+  int k = 0;
+  for (; k + 4 <= T * R; k += 4)
+    sum_four(both[k], both[k + 1], both[k + 2], both[k + 3], sums + k);
+  for (; k < T * R; ++k) sums[k] = sum(both[k]);
+  for (k = 0; k < T * R; ++k) z[k / R][k % R] = sums[k];
+}
+
+template <int T, int R>
+INLINE void clear(Vec (&acc)[T][R][2]) {
+  for (int t = 0; t < T; ++t)
+    for (int r = 0; r < R; ++r) acc[t][r][0] = acc[t][r][1] = Vec{};
+}
+
 // Dot products of T tokens with R rows.
 template <class W, int T, int R>
 INLINE void dots(const std::byte* const (&x)[T], const std::byte* const (&rows)[R], int units,
                  float (&z)[T][R]) {
-  Vec acc[T][R][2] = {};
-  for (int u = 0; u < units; ++u)
+  Vec acc[T][R][2];
+  clear(acc);
+  int u = 0;
+  do  // there is one unit at least: accumulators need no place in memory
     for (int h = 0; h < 2; ++h) {
       Vec w[R];
-      for (int r = 0; r < R; ++r) w[r] = W::at(rows[r], u, h);
+      for (int r = 0; r < R; ++r) w[r] = kept_if<(T > 1)>(W::at(rows[r], u, h));
       for (int t = 0; t < T; ++t) {
-        const Vec v = load(reinterpret_cast<const float*>(x[t]) + column(u, h));
+        const float* const from = reinterpret_cast<const float*>(x[t]) + column(u, h);
+        const Vec v = kept_if<(R > 1)>(load(from));
         for (int r = 0; r < R; ++r) acc[t][r][h] += w[r] * v;
       }
     }
-  for (int t = 0; t < T; ++t)
-    for (int r = 0; r < R; ++r) z[t][r] = sum(acc[t][r][0] + acc[t][r][1]);
+  while (++u < units);
+  sum_tile(acc, z);
 }
 
 #if defined(__AVX512BF16__)
@@ -31,15 +53,18 @@ struct Bf16Dot : Bf16 {};
 template <int T, int R>
 INLINE void pair_dots(const std::byte* const (&x)[T], const std::byte* const (&rows)[R], int units,
                       float (&z)[T][R]) {
-  __m512 acc[T][R][2];
-  for (int t = 0; t < T; ++t)
-    for (int r = 0; r < R; ++r) acc[t][r][0] = acc[t][r][1] = _mm512_setzero_ps();
+  Vec acc[T][R][2];
+  clear(acc);
   auto step = [&](int u, int a) __attribute__((always_inline)) {
-    __m512bh w[R];
-    for (int r = 0; r < R; ++r) w[r] = (__m512bh)_mm512_loadu_si512(rows[r] + u * 64);
+    auto pairs = [u](const std::byte* row) __attribute__((always_inline)) {
+      return load(reinterpret_cast<const float*>(row + u * 64));
+    };
+    Vec w[R];
+    for (int r = 0; r < R; ++r) w[r] = kept_if<(T > 1)>(pairs(rows[r]));
     for (int t = 0; t < T; ++t) {
-      const __m512bh v = (__m512bh)_mm512_loadu_si512(x[t] + u * 64);
-      for (int r = 0; r < R; ++r) acc[t][r][a] = _mm512_dpbf16_ps(acc[t][r][a], v, w[r]);
+      const Vec v = kept_if<(R > 1)>(pairs(x[t]));
+      for (int r = 0; r < R; ++r)
+        acc[t][r][a] = (Vec)_mm512_dpbf16_ps((__m512)acc[t][r][a], (__m512bh)v, (__m512bh)w[r]);
     }
   };
   int u = 0;
@@ -48,8 +73,7 @@ INLINE void pair_dots(const std::byte* const (&x)[T], const std::byte* const (&r
     step(u + 1, 1);
   }
   if (u < units) step(u, 0);
-  for (int t = 0; t < T; ++t)
-    for (int r = 0; r < R; ++r) z[t][r] = sum((Vec)_mm512_add_ps(acc[t][r][0], acc[t][r][1]));
+  sum_tile(acc, z);
 }
 #define BF16 Bf16Dot
 #else

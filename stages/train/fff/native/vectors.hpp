@@ -42,17 +42,28 @@ INLINE Head head(const std::byte* record) {
   return values;
 }
 
+// A value that stays in its register. Compilers make operands in memory of what is used several
+// times, and read it as often: a tile then takes as many loads as products.
+template <bool WANTED>
+INLINE Vec kept_if(Vec v) {
+#if LANES == 16
+  if (WANTED) __asm__("" : "+v"(v));
+#elif defined(__x86_64__)
+  if (WANTED) __asm__("" : "+x"(v));
+#elif defined(__aarch64__)
+  if (WANTED) __asm__("" : "+w"(v));
+#endif
+  return v;
+}
+
 // In one order for each number of lanes: halves onto halves.
 INLINE float sum(Vec v) {
 #if LANES == 16
-  typedef float Half __attribute__((vector_size(32)));
+  const __m256 half = _mm256_add_ps(_mm512_castps512_ps256((__m512)v),
+                                    _mm512_extractf32x8_ps((__m512)v, 1));
   typedef float Quarter __attribute__((vector_size(16)));
-  Half halves[2];
-  std::memcpy(halves, &v, sizeof v);
-  const Half half = halves[0] + halves[1];
-  Quarter quarters[2];
-  std::memcpy(quarters, &half, sizeof half);
-  const Quarter q = quarters[0] + quarters[1];
+  const Quarter q =
+      (Quarter)_mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
 #elif LANES == 8
   typedef float Quarter __attribute__((vector_size(16)));
   Quarter quarters[2];
@@ -62,6 +73,25 @@ INLINE float sum(Vec v) {
   const Vec q = v;
 #endif
   return (q[0] + q[2]) + (q[1] + q[3]);
+}
+
+// Four sums, each in the order of one.
+INLINE void sum_four(Vec a, Vec b, Vec c, Vec d, float* sums) {
+#if LANES == 16
+  auto halves = [](Vec v, Vec w) __attribute__((always_inline)) {
+    return _mm512_add_ps(_mm512_shuffle_f32x4((__m512)v, (__m512)w, 0x44),
+                         _mm512_shuffle_f32x4((__m512)v, (__m512)w, 0xee));
+  };
+  const __m512 ab = halves(a, b), cd = halves(c, d);
+  const __m512 q =
+      _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+  const __m512 two = _mm512_add_ps(q, _mm512_permute_ps(q, 0x4e));
+  const __m512 one = _mm512_add_ps(two, _mm512_permute_ps(two, 0xb1));
+  _mm_storeu_ps(sums, _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, one)));
+#else
+  const Vec all[] = {a, b, c, d};
+  for (int k = 0; k < 4; ++k) sums[k] = sum(all[k]);
+#endif
 }
 
 INLINE int column(int unit, int half) {
