@@ -1,7 +1,7 @@
 // Logits: dot products of a few tokens with the rows that a few neurons read with.
 #pragma once
 
-#include "vectors.hpp"
+#include "soon.hpp"
 
 namespace cmm {
 namespace {
@@ -28,11 +28,12 @@ INLINE void clear(Vec (&acc)[T][R][2]) {
 // Dot products of T tokens with R rows.
 template <class W, int T, int R>
 INLINE void dots(const std::byte* const (&x)[T], const std::byte* const (&rows)[R], int units,
-                 float (&z)[T][R]) {
+                 const Soon& soon, float (&z)[T][R]) {
   Vec acc[T][R][2];
   clear(acc);
   int u = 0;
-  do  // there is one unit at least: accumulators need no place in memory
+  do {  // there is one unit at least: accumulators need no place in memory
+    soon.fetch(u * W::kUnitBytes, (u + 1) * W::kUnitBytes);
     for (int h = 0; h < 2; ++h) {
       Vec w[R];
       for (int r = 0; r < R; ++r) w[r] = kept_if<(T > 1)>(W::at(rows[r], u, h));
@@ -42,7 +43,7 @@ INLINE void dots(const std::byte* const (&x)[T], const std::byte* const (&rows)[
         for (int r = 0; r < R; ++r) acc[t][r][h] += w[r] * v;
       }
     }
-  while (++u < units);
+  } while (++u < units);
   sum_tile(acc, z);
 }
 
@@ -52,10 +53,11 @@ struct Bf16Dot : Bf16 {};
 
 template <int T, int R>
 INLINE void pair_dots(const std::byte* const (&x)[T], const std::byte* const (&rows)[R], int units,
-                      float (&z)[T][R]) {
+                      const Soon& soon, float (&z)[T][R]) {
   Vec acc[T][R][2];
   clear(acc);
   auto step = [&](int u, int a) __attribute__((always_inline)) {
+    soon.fetch(u * Bf16::kUnitBytes, (u + 1) * Bf16::kUnitBytes);
     auto pairs = [u](const std::byte* row) __attribute__((always_inline)) {
       return load(reinterpret_cast<const float*>(row + u * 64));
     };
@@ -82,16 +84,16 @@ INLINE void pair_dots(const std::byte* const (&x)[T], const std::byte* const (&r
 
 template <class W, int T, int R>
 INLINE void logits_of(const Forest& f, const std::byte* const (&x)[T],
-                      const std::byte* const (&records)[R], float (&z)[T][R]) {
+                      const std::byte* const (&records)[R], const Soon& soon, float (&z)[T][R]) {
   const int units = f.in_padded() / kBlock * kUnits;
   const std::byte* rows[R];
   for (int r = 0; r < R; ++r) rows[r] = records[r] + kHead;
 #if defined(__AVX512BF16__)
   if constexpr (__is_same(W, Bf16Dot))
-    pair_dots(x, rows, units, z);
+    pair_dots(x, rows, units, soon, z);
   else
 #endif
-    dots<W>(x, rows, units, z);
+    dots<W>(x, rows, units, soon, z);
   for (int r = 0; r < R; ++r) {
     const Head h = head(records[r]);
     for (int t = 0; t < T; ++t)

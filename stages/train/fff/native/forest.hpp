@@ -56,6 +56,7 @@ struct Chunk {
   std::size_t x_stride;  // bytes
   float* out;
   std::size_t out_stride;  // floats
+  bool past;               // the caches: outputs are many, and each is written once
   float* logits;           // (tokens, levels)
   std::uint32_t* path;     // a bit for each level, 1: right; the last decision is the lowest
   int* order;

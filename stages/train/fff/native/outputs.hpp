@@ -1,7 +1,7 @@
 // Outputs: sums over levels of the rows that the neurons on a few paths write with.
 #pragma once
 
-#include "vectors.hpp"
+#include "soon.hpp"
 
 namespace cmm {
 namespace {
@@ -26,7 +26,7 @@ INLINE void accumulate(const std::byte* const (&rows)[T][kMaxLevels],
 template <class W, int T, int B>
 INLINE void write_units(const std::byte* const (&rows)[T][kMaxLevels],
                         const float (&weight)[T][kMaxLevels], int unit, int shared, int levels,
-                        const float* const (&before)[T], float* const (&out)[T]) {
+                        const float* const (&before)[T], bool past, float* const (&out)[T]) {
   Vec acc[T][B][2];
   for (int t = 0; t < T; ++t)
     for (int b = 0; b < B; ++b)
@@ -35,19 +35,28 @@ INLINE void write_units(const std::byte* const (&rows)[T][kMaxLevels],
   accumulate<W, T, B>(rows, weight, unit, shared, levels, acc);
   for (int t = 0; t < T; ++t)
     for (int b = 0; b < B; ++b)
-      for (int h = 0; h < 2; ++h) store(out[t] + column(unit + b, h), acc[t][b][h]);
+      for (int h = 0; h < 2; ++h) {
+        float* const to = out[t] + column(unit + b, h);
+        if (past)
+          store_past(to, acc[t][b][h]);
+        else
+          store(to, acc[t][b][h]);
+      }
 }
 
 template <class W, int T>
 INLINE void write_out(const Forest& f, bool first, const std::byte* const (&rows)[T][kMaxLevels],
-                      const float (&weight)[T][kMaxLevels], int shared, float* const (&out)[T]) {
+                      const float (&weight)[T][kMaxLevels], int shared, const Soon& soon, bool past,
+                      float* const (&out)[T]) {
   const int units = f.out / kBlock * kUnits, full = f.out / kBlock * kBlock;
   const float* before[T];
   for (int t = 0; t < T; ++t) before[t] = first ? f.b_out : out[t];
   int u = 0;
-  for (; u + kOutUnits <= units; u += kOutUnits)
-    write_units<W, T, kOutUnits>(rows, weight, u, shared, f.levels, before, out);
-  for (; u < units; ++u) write_units<W, T, 1>(rows, weight, u, shared, f.levels, before, out);
+  for (; u + kOutUnits <= units; u += kOutUnits) {
+    soon.fetch(u * W::kUnitBytes, (u + kOutUnits) * W::kUnitBytes);
+    write_units<W, T, kOutUnits>(rows, weight, u, shared, f.levels, before, past, out);
+  }
+  for (; u < units; ++u) write_units<W, T, 1>(rows, weight, u, shared, f.levels, before, past, out);
   if (full == f.out) return;
   float ends[T][kBlock];  // the last columns, fewer than a block
   const float* ends_before[T];
@@ -60,7 +69,7 @@ INLINE void write_out(const Forest& f, bool first, const std::byte* const (&rows
     ends_out[t] = ends[t] - full;
   }
   for (int k = 0; k < kUnits; ++k)
-    write_units<W, T, 1>(rows, weight, u + k, shared, f.levels, ends_before, ends_out);
+    write_units<W, T, 1>(rows, weight, u + k, shared, f.levels, ends_before, false, ends_out);
   for (int t = 0; t < T; ++t) std::memcpy(out[t] + full, ends[t], left);
 }
 

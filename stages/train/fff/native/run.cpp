@@ -40,7 +40,8 @@ const std::vector<Isa>& isas() {
 namespace {
 
 constexpr int kTokens = 128;                    // of a chunk: their rows stay in the L2 cache
-constexpr std::size_t kSubtree = 800 * 1024;    // bytes of records that stay there beside them
+constexpr std::size_t kSubtree = 400 * 1024;    // bytes of records that stay there beside them
+constexpr std::size_t kPast = 8 << 20;          // bytes of outputs that would not stay in a cache
 constexpr int kManyChunks = 4;                  // from which a large tree is cut in two
 
 template <class T>
@@ -86,6 +87,7 @@ class Call {
       : k_(kernels), f_(forest), x_(x), x_stride_(x_stride), n_(n), threads_(threads) {
     all_.out = out;
     all_.out_stride = out_stride;
+    all_.past = f_.trees == 1 && n * f_.out * sizeof(float) >= kPast && is_lines(out, out_stride);
     as_is_ = k_.reads_as_is(f_);
     all_.x_stride = as_is_ ? x_stride * sizeof(float) : k_.prepared_stride(f_);
   }
@@ -123,6 +125,10 @@ class Call {
     if (!as_is_)
       k_.prepare(f_, x_ + begin * x_stride_, x_stride_, num,
                  const_cast<std::byte*>(all_.x) + begin * all_.x_stride);
+  }
+
+  static bool is_lines(const float* rows, std::size_t stride) {
+    return reinterpret_cast<std::uintptr_t>(rows) % 64 == 0 && stride * sizeof(float) % 64 == 0;
   }
 
   Desk& desk(int worker) { return *(*desks_)[worker]; }

@@ -16,12 +16,13 @@
 namespace cmm {
 namespace {
 
+
 constexpr int kLanes = LANES;
 constexpr int kUnits = 16 / kLanes;              // a unit: two vectors, 16 columns apart
 constexpr int kTile = kLanes == 8 ? 2 : 4;       // tokens by three rows that registers hold
 constexpr int kOutUnits = kLanes == 16 ? 2 : 1;  // units of output of four tokens
 constexpr int kFew = 3;                          // tokens from which both children's rows are read
-constexpr int kAhead = 2;                        // groups
+constexpr int kAhead = 4;                        // groups
 constexpr std::size_t kFetched = 512;            // bytes
 
 typedef float Vec __attribute__((vector_size(kLanes * 4)));
@@ -35,6 +36,19 @@ typedef signed char Bytes __attribute__((vector_size(kLanes), aligned(1), may_al
 
 INLINE Vec load(const float* at) { return *reinterpret_cast<const LooseVec*>(at); }
 INLINE void store(float* at, Vec v) { *reinterpret_cast<LooseVec*>(at) = v; }
+// Past the caches, a whole line at once, where there is such an instruction. `at` divides by 64.
+INLINE void store_past(float* at, Vec v) {
+#if LANES == 16
+  _mm512_stream_ps(at, (__m512)v);
+#else
+  store(at, v);
+#endif
+}
+INLINE void end_past() {  // others see what was written from here on
+#if LANES == 16
+  _mm_sfence();
+#endif
+}
 INLINE Vec all(float value) { return Vec{} + value; }
 INLINE Head head(const std::byte* record) {
   Head values;
@@ -105,12 +119,14 @@ INLINE void fetch(const std::byte* row, std::size_t bytes) {
 }
 
 struct Fp32 {
+  static constexpr std::size_t kUnitBytes = kBlock / kUnits * 4;
   static INLINE Vec at(const std::byte* row, int unit, int half) {
     return load(reinterpret_cast<const float*>(row) + column(unit, half));
   }
 };
 
 struct Bf16 {
+  static constexpr std::size_t kUnitBytes = kBlock / kUnits * 2;
   static INLINE Vec at(const std::byte* row, int unit, int half) {
     const Bits pairs = *reinterpret_cast<const LooseBits*>(row + std::size_t(unit) * kLanes * 4);
     const Bits one = half ? (pairs & 0xffff0000u) : (pairs << 16);
@@ -121,6 +137,7 @@ struct Bf16 {
 };
 
 struct Int8 {
+  static constexpr std::size_t kUnitBytes = kBlock / kUnits * 1;
   static INLINE Vec at(const std::byte* row, int unit, int half) {
     const std::byte* from = row + column(unit, half);
 #if LANES == 16  // the compiler widens bytes one by one

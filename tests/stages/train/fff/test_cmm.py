@@ -95,6 +95,22 @@ def test_a_token_has_the_same_outputs_to_the_bit_in_any_batch(
             assert torch.equal(outputs(begin, end, threads), whole[begin:end])
 
 
+@needs_native
+@pytest.mark.parametrize("isa", NATIVE)
+def test_outputs_that_no_cache_would_keep_are_the_same_to_the_bit(
+    isa: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv(cmm.VARIABLE, isa)
+    for outputs in (1024, 1010):  # rows of whole lines, and others
+        layer = layer_of(32, outputs, 5, 1)
+        packed = PackedFFF(layer)
+        x = tokens_of(layer, 2100)
+        run = cmm.open_run(packed.records, packed.b_out, packed.layout, threads=2)
+        parts = torch.cat([run(x[:1000]), run(x[1000:])])
+        assert run(x).nbytes > 8 * 2**20 > parts[:1000].nbytes
+        assert torch.equal(run(x), parts)
+
+
 def test_a_logit_of_zero_goes_left(backend: str):
     layer = layer_of(8, 8, 3, 2, bias=False)
     nn.init.zeros_(layer.w_in)
