@@ -10,7 +10,7 @@ namespace {
 
 template <class W, int T>
 INLINE void step_one(const Forest& f, Chunk& c, const int* tokens, const std::byte* record,
-                     int level, const Soon& soon) {
+                     int level, Soon& soon) {
   const std::byte* x[T];
   float z[T][1];
   for (int t = 0; t < T; ++t) x[t] = c.x + tokens[t] * c.x_stride;
@@ -24,7 +24,7 @@ INLINE void step_one(const Forest& f, Chunk& c, const int* tokens, const std::by
 // Two levels at once: a tile reads both children's rows and keeps what each token needs.
 template <class W, int T>
 INLINE void step_two(const Forest& f, Chunk& c, const int* tokens, const std::byte* const (&at)[3],
-                     int level, const Soon& soon) {
+                     int level, Soon& soon) {
   const std::byte* x[T];
   float z[T][3];
   for (int t = 0; t < T; ++t) x[t] = c.x + tokens[t] * c.x_stride;
@@ -42,6 +42,16 @@ INLINE void step_two(const Forest& f, Chunk& c, const int* tokens, const std::by
 INLINE int split(const Forest& f, Chunk& c, const Group& group, int level, int steps, Group* next) {
   int* tokens = c.order + group.begin;
   const int num = group.end - group.begin, ways = 1 << steps;
+  auto child = [&](int way) {
+    const std::uint32_t size = level + 1 < f.levels ? f.below(level + 1) : 0;
+    if (steps == 1) return group.node + 1 + (way ? size : 0);
+    const std::uint32_t last = level + 2 < f.levels ? f.below(level + 2) : 0;
+    return group.node + 2 + (way & 2 ? size : 0) + (way & 1 ? last : 0);
+  };
+  if (num == 1) {
+    *next = {child(c.path[*tokens] & (ways - 1)), group.begin, group.end};
+    return 1;
+  }
   int count[4] = {};
   for (int i = 0; i < num; ++i) {
     const int way = c.path[tokens[i]] & (ways - 1);
@@ -51,20 +61,14 @@ INLINE int split(const Forest& f, Chunk& c, const Group& group, int level, int s
   for (int way = 0; way < ways; ++way) {
     if (!count[way]) continue;
     std::memcpy(c.order + begin, c.spare + way * c.num, count[way] * sizeof(int));
-    const std::uint32_t size = level + 1 < f.levels ? f.below(level + 1) : 0;
-    std::uint32_t node = group.node;
-    if (steps == 1) {
-      node += 1 + (way ? size : 0);
-    } else {
-      node += 1 + (way & 2 ? size : 0);
-      node += 1 + (way & 1 && level + 2 < f.levels ? f.below(level + 2) : 0);
-    }
-    next[made++] = {node, begin, begin + count[way]};
+    next[made++] = {child(way), begin, begin + count[way]};
     begin += count[way];
   }
   return made;
 }
 
+// Level by level, or two at a time: first all groups, then those who left theirs one by one. The
+// nodes of a level are known before it begins, so that their rows can be asked for ahead.
 template <class W>
 class Descent {
  public:
@@ -78,14 +82,14 @@ class Descent {
     for (level_ = first_; level_ < stop && groups; level_ += steps_) {
       steps_ = stop - level_ >= 2 ? 2 : 1;
       size_ = level_ + 1 < f_.levels ? f_.below(level_ + 1) : 0;
-      for (int k = 0; k < groups; ++k) visit(now[k], soon_of(now, k, groups));
+      for (int k = 0; k < groups; ++k) visit(now, k, groups);
       for (int k = 0; k < groups && steps_ == 2; ++k) visit_children(now, k, groups);
-     int made = 0;
+      int made = 0;
       for (int k = 0; k < groups; ++k) made += split(f_, c_, now[k], level_, steps_, next + made);
       Group* const swap = now;
       now = next;
       next = swap;
-    groups = made; 
+      groups = made;
     }
   }
 
@@ -95,6 +99,7 @@ class Descent {
 
   INLINE const std::byte* at(std::uint32_t node) const { return records_ + node * record_; }
 
+  // What the group reads whose turn is some groups later.
   INLINE Soon soon_of(const Group* now, int k, int groups) const {
     Soon soon;
     if (k + kAhead >= groups) return soon;
@@ -107,7 +112,9 @@ class Descent {
     return soon;
   }
 
-  INLINE void visit(const Group& g, const Soon& soon) {
+  INLINE void visit(const Group* now, int k, int groups) {
+    const Group& g = now[k];
+    Soon soon = soon_of(now, k, groups);
     int i = g.begin;
     if (!is_tiled(g)) {
       for (; i + 4 <= g.end; i += 4) step_one<W, 4>(f_, c_, c_.order + i, at(g.node), level_, soon);
@@ -128,8 +135,11 @@ class Descent {
   INLINE void visit_tile(const Group& g, int i, const Soon& next) {
     Soon soon;
     if (i + kTile >= g.end) soon.add_all(next);
-    if (level_ == first_)
-      for (int t = i + T; t < i + 2 * T && t < g.end; ++t) soon.add(c_.x + c_.order[t] * c_.x_stride);
+    if (level_ == first_) {
+      const int begin = i + kTokensAhead;
+      for (int t = begin; t < begin + T && t < g.end; ++t)
+        soon.add(c_.x + c_.order[t] * c_.x_stride);
+    }
     const std::byte* const three[3] = {at(g.node), at(g.node + 1), at(g.node + 1 + size_)};
     step_two<W, T>(f_, c_, c_.order + i, three, level_, soon);
   }
@@ -144,7 +154,7 @@ class Descent {
     if (k + kAhead < groups && !is_tiled(now[k + kAhead]))
       for (int i = now[k + kAhead].begin; i < now[k + kAhead].end; ++i)
         soon.add(child(now[k + kAhead], i));
-    if (is_tiled(now[k])) return soon.fetch(0, f_.out_at());
+    if (is_tiled(now[k])) return soon.fetch(f_.out_at(), f_.out_at());
     for (int i = now[k].begin; i < now[k].end; ++i, soon.num = 0)
       step_one<W, 1>(f_, c_, c_.order + i, child(now[k], i), level_ + 1, soon);
   }

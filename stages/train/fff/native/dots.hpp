@@ -28,12 +28,12 @@ INLINE void clear(Vec (&acc)[T][R][2]) {
 // Dot products of T tokens with R rows.
 template <class W, int T, int R>
 INLINE void dots(const std::byte* const (&x)[T], const std::byte* const (&rows)[R], int units,
-                 const Soon& soon, float (&z)[T][R]) {
+                 Soon& soon, float (&z)[T][R]) {
   Vec acc[T][R][2];
   clear(acc);
   int u = 0;
   do {  // there is one unit at least: accumulators need no place in memory
-    soon.fetch(u * W::kUnitBytes, (u + 1) * W::kUnitBytes);
+    soon.fetch(W::kUnitBytes, units * W::kUnitBytes);
     for (int h = 0; h < 2; ++h) {
       Vec w[R];
       for (int r = 0; r < R; ++r) w[r] = kept_if<(T > 1)>(W::at(rows[r], u, h));
@@ -53,11 +53,11 @@ struct Bf16Dot : Bf16 {};
 
 template <int T, int R>
 INLINE void pair_dots(const std::byte* const (&x)[T], const std::byte* const (&rows)[R], int units,
-                      const Soon& soon, float (&z)[T][R]) {
+                      Soon& soon, float (&z)[T][R]) {
   Vec acc[T][R][2];
   clear(acc);
   auto step = [&](int u, int a) __attribute__((always_inline)) {
-    soon.fetch(u * Bf16::kUnitBytes, (u + 1) * Bf16::kUnitBytes);
+    soon.fetch(Bf16::kUnitBytes, units * Bf16::kUnitBytes);
     auto pairs = [u](const std::byte* row) __attribute__((always_inline)) {
       return load(reinterpret_cast<const float*>(row + u * 64));
     };
@@ -84,7 +84,7 @@ INLINE void pair_dots(const std::byte* const (&x)[T], const std::byte* const (&r
 
 template <class W, int T, int R>
 INLINE void logits_of(const Forest& f, const std::byte* const (&x)[T],
-                      const std::byte* const (&records)[R], const Soon& soon, float (&z)[T][R]) {
+                      const std::byte* const (&records)[R], Soon& soon, float (&z)[T][R]) {
   const int units = f.in_padded() / kBlock * kUnits;
   const std::byte* rows[R];
   for (int r = 0; r < R; ++r) rows[r] = records[r] + kHead;

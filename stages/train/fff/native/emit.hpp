@@ -22,7 +22,7 @@ INLINE void records_on(const Forest& f, const std::byte* records, std::uint32_t 
 
 template <class W, int T>
 INLINE void emit_tile(const Forest& f, bool first, const std::byte* records, Chunk& c, int i,
-                      const Soon& soon) {
+                      Soon& soon) {
   const std::byte* rows[T][kMaxLevels];
   float weight[T][kMaxLevels];
   float* out[T];
@@ -60,13 +60,14 @@ void emit(const Forest& f, int tree, Chunk& c) {
     for (int l = f.levels - 1; l > 0 && (path ^ last) >> (f.levels - l); --l)
       soon.add(at[l] + f.out_at());
   };
+  Soon none;
   int i = 0;
   for (; i + 4 <= c.num; i += 4) {
     Soon soon;
     for (int t = 4; t < 8; ++t) add_new(i + t, soon);
     emit_tile<W, 4>(f, tree == 0, records, c, i, soon);
   }
-  for (; i < c.num; ++i) emit_tile<W, 1>(f, tree == 0, records, c, i, {});
+  for (; i < c.num; ++i) emit_tile<W, 1>(f, tree == 0, records, c, i, none);
   if (c.past) end_past();
  
 }

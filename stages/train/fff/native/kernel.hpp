@@ -12,6 +12,7 @@ namespace {
 template <class W>
 void token(const Forest& f, const std::byte* x, float* out) {
   const std::size_t record = f.record(), read = f.out_at(), written = record - read;
+  Soon none;
   for (int tree = 0; tree < f.trees; ++tree) {
     const std::byte* at = f.tree(tree);
     const std::byte* rows[1][kMaxLevels];
@@ -20,7 +21,7 @@ void token(const Forest& f, const std::byte* x, float* out) {
     for (int l = 0; l < f.levels; ++l) {
       float one[1][1];
       const std::size_t size = l + 1 < f.levels ? f.below(l + 1) : 0;
-      logits_of<W, 1, 1>(f, {x}, {at}, {}, one);
+      logits_of<W, 1, 1>(f, {x}, {at}, none, one);
       fetch(at + read, written);  // needed later than the next row to read, so asked for behind it
       z[l] = one[0][0];
       rows[0][l] = at;
@@ -33,7 +34,7 @@ void token(const Forest& f, const std::byte* x, float* out) {
       if (__is_same(W, Int8)) weight[0][l] *= head(rows[0][l]).out_scale;
       rows[0][l] += read;
     }
-    write_out<W, 1>(f, tree == 0, rows, weight, f.levels, {}, false, {out});
+    write_out<W, 1>(f, tree == 0, rows, weight, f.levels, none, false, {out});
   }
 }
 

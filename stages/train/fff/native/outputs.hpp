@@ -46,14 +46,14 @@ INLINE void write_units(const std::byte* const (&rows)[T][kMaxLevels],
 
 template <class W, int T>
 INLINE void write_out(const Forest& f, bool first, const std::byte* const (&rows)[T][kMaxLevels],
-                      const float (&weight)[T][kMaxLevels], int shared, const Soon& soon, bool past,
+                      const float (&weight)[T][kMaxLevels], int shared, Soon& soon, bool past,
                       float* const (&out)[T]) {
   const int units = f.out / kBlock * kUnits, full = f.out / kBlock * kBlock;
   const float* before[T];
   for (int t = 0; t < T; ++t) before[t] = first ? f.b_out : out[t];
   int u = 0;
   for (; u + kOutUnits <= units; u += kOutUnits) {
-    soon.fetch(u * W::kUnitBytes, (u + kOutUnits) * W::kUnitBytes);
+    soon.fetch(kOutUnits * W::kUnitBytes, units * W::kUnitBytes);
     write_units<W, T, kOutUnits>(rows, weight, u, shared, f.levels, before, past, out);
   }
   for (; u < units; ++u) write_units<W, T, 1>(rows, weight, u, shared, f.levels, before, past, out);

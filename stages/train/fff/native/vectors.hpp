@@ -23,6 +23,7 @@ constexpr int kTile = kLanes == 8 ? 2 : 4;       // tokens by three rows that re
 constexpr int kOutUnits = kLanes == 16 ? 2 : 1;  // units of output of four tokens
 constexpr int kFew = 3;                          // tokens from which both children's rows are read
 constexpr int kAhead = 4;                        // groups
+constexpr int kTokensAhead = 8;                  // tokens that are new to a chunk
 constexpr std::size_t kFetched = 512;            // bytes
 
 typedef float Vec __attribute__((vector_size(kLanes * 4)));
