@@ -57,7 +57,6 @@ INLINE void pair_dots(const std::byte* const (&x)[T], const std::byte* const (&r
   Vec acc[T][R][2];
   clear(acc);
   auto step = [&](int u, int a) __attribute__((always_inline)) {
-    soon.fetch(Bf16::kUnitBytes, units * Bf16::kUnitBytes);
     auto pairs = [u](const std::byte* row) __attribute__((always_inline)) {
       return load(reinterpret_cast<const float*>(row + u * 64));
     };
@@ -71,6 +70,7 @@ INLINE void pair_dots(const std::byte* const (&x)[T], const std::byte* const (&r
   };
   int u = 0;
   for (; u + 2 <= units; u += 2) {
+    soon.fetch(2 * Bf16::kUnitBytes, units * Bf16::kUnitBytes);
     step(u, 0);
     step(u + 1, 1);
   }
