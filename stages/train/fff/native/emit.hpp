@@ -69,7 +69,6 @@ void emit(const Forest& f, int tree, Chunk& c) {
   }
   for (; i < c.num; ++i) emit_tile<W, 1>(f, tree == 0, records, c, i, none);
   if (c.past) end_past();
- 
 }
 
 }  // namespace

@@ -16,7 +16,6 @@
 namespace cmm {
 namespace {
 
-
 constexpr int kLanes = LANES;
 constexpr int kUnits = 16 / kLanes;              // a unit: two vectors, 16 columns apart
 constexpr int kTile = kLanes == 8 ? 2 : 4;       // tokens by three rows that registers hold
