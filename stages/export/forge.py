@@ -29,7 +29,7 @@ from stages.export.failure import converting
 from stages.export.forms import FormChoice, choose_forms, set_forms
 from stages.export.graph import count_products, save
 from stages.export.quantize import Form, quantize
-from stages.export.restore import restore
+from stages.export.restore import restore, weights_of
 from stages.export.simplify import simplify
 from stages.export.to_onnx import check_interface, to_onnx
 from stages.export.tune import calibrated, table_key
@@ -234,7 +234,7 @@ class Forge:
 
     def _key(self) -> str:
         parts = {
-            "weights": sha256_file(self.trained.weights),
+            "weights": sha256_file(weights_of(self.trained)),
             "factory": self.trained.module.factory,
             "arguments": dict(self.trained.module.arguments),
             "opset": self.config.opset,

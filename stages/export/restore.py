@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib import import_module
+from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
@@ -23,10 +24,8 @@ def restore(trained: TrainedModel) -> torch.nn.Module:
         DataError: the weights are missing, damaged, or not finite.
     """
     module = build(trained.module)
-    if not trained.weights.is_file():
-        raise DataError(f"export: the weights {trained.weights} are not there. Run train again.")
     try:
-        weights = load_file(trained.weights)
+        weights = load_file(weights_of(trained))
     except SafetensorError as error:
         raise DataError(
             f"export: {trained.weights} is no whole safetensors file ({error}). Run train again."
@@ -46,6 +45,17 @@ def restore(trained: TrainedModel) -> torch.nn.Module:
             "train again."
         ) from error
     return module.float().eval()
+
+
+def weights_of(trained: TrainedModel) -> Path:
+    """Return where the weights are.
+
+    Raises:
+        DataError: they are not there.
+    """
+    if not trained.weights.is_file():
+        raise DataError(f"export: the weights {trained.weights} are not there. Run train again.")
+    return trained.weights
 
 
 def build(ref: ModuleRef) -> torch.nn.Module:

@@ -13,6 +13,7 @@ from small_exports import export, variant
 
 from pipeline.artifacts import ExportedModel, Network, TrainedModel
 from pipeline.context import Context
+from pipeline.errors import DataError
 from pipeline.report.blocks import Note, load_section
 from stages.export.config import ExportConfig
 from stages.export.dense import judge_networks, outcome, races
@@ -157,6 +158,13 @@ def test_a_dense_network_that_answers_worse_does_not_take_the_place(exported, tr
     assert "points below the trained network, 2 are allowed" in dense.note
     assert (dense.drop_points, dense.agreement) == (0.0, 1.0)
     assert all(gate.passed for gate in found.gates)
+
+
+def test_a_dense_network_whose_weights_are_gone_is_told(exported, tmp_path):
+    with pytest.raises(
+        DataError, match=r"the weights .*gone\.safetensors are not there. Run train"
+    ):
+        exported("conv_net", "conv_net", weights=tmp_path / "gone.safetensors")
 
 
 def test_a_rehearsal_leaves_the_dense_network_out(ctx, trained):
