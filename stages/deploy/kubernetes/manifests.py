@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from pipeline.dns import dns_label
 from pipeline.errors import StageFailed
 from pipeline.files import write_atomic
 from stages.deploy.kubernetes.lint import lint
@@ -77,7 +78,7 @@ def build_objects(
     p99_ms: float | None = None,
 ) -> list[Object]:
     """Return the objects as plain data, in the order in which they should be applied."""
-    app = dns_name(name)
+    app = dns_label(name, prefix="model")
     ports = ports or Ports()
     selector = {"app.kubernetes.io/name": "tritonserver", "app.kubernetes.io/instance": app}
     labels = {**selector, "app.kubernetes.io/managed-by": "dlpipe"}
@@ -173,12 +174,6 @@ def _adapter_rule(model: str) -> Object:
         "metricsQuery": f"{waited} / clamp_min({answered}, 0.001)",
     }
     return {"rules": [rule]}
-
-
-def dns_name(name: str) -> str:
-    """Return the name in the form Kubernetes allows, short enough for a suffix."""
-    kept = "".join(c if c.isascii() and c.isalnum() else "-" for c in name.lower())[:40].strip("-")
-    return kept if kept[:1].isalpha() else f"model-{kept}".rstrip("-")
 
 
 def to_yaml(content: Mapping[str, Node]) -> str:

@@ -8,6 +8,7 @@ import yaml
 
 from pipeline.backend import is_installed
 from pipeline.config import ChainConfig
+from pipeline.dns import dns_label
 from pipeline.errors import ConfigError
 from pipeline.files import write_atomic
 from stages.train.config import TrainConfig
@@ -36,7 +37,7 @@ def write_job(chain: ChainConfig, folder: Path) -> list[Path]:
             f"{chain.file}: stages.train.launch.kubernetes is not set, so there is no cluster to "
             "write manifests for. Add at least: launch: {kubernetes: {image: ..., claim: ...}}."
         )
-    name, settings = dns_name(chain.settings.name), chain.resolved()
+    name, settings = dns_label(chain.settings.name, prefix="run"), chain.resolved()
     written = []
     for kind, build in (("trainjob", trainjob_objects), ("jobset", jobset_objects)):
         objects = build(name, settings, config.launch, config.launch.kubernetes)
@@ -51,12 +52,6 @@ def write_job(chain: ChainConfig, folder: Path) -> list[Path]:
             write_atomic(path, yaml.dump(o, Dumper=_PlainDumper, sort_keys=False, width=100))
             written.append(path)
     return written
-
-
-def dns_name(name: str) -> str:
-    """Return a run's name in the form Kubernetes allows, short enough for the names of its pods."""
-    kept = "".join(c if c.isascii() and c.isalnum() else "-" for c in name.lower())[:40].strip("-")
-    return kept if kept[:1].isalpha() else f"run-{kept}".rstrip("-")
 
 
 def _schema_problems(objects: list[Object]) -> list[str]:

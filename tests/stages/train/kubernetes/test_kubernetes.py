@@ -13,12 +13,13 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline.config import load_config
+from pipeline.dns import dns_label
 from pipeline.errors import ConfigError
 from stages.train.kubernetes.__main__ import main
 from stages.train.kubernetes.job import first_pod, jobset_objects, trainjob_objects
 from stages.train.kubernetes.lint import lint
 from stages.train.kubernetes.schema import schema_problems
-from stages.train.kubernetes.write import dns_name, write_job
+from stages.train.kubernetes.write import write_job
 from stages.train.kubernetes_config import ClusterConfig
 from stages.train.parallel_config import LaunchConfig
 
@@ -138,7 +139,12 @@ def test_a_trainjob_that_disagrees_with_its_runtime_is_found():
 @pytest.mark.parametrize("name", ["Digits_Run", "9lives", "ümlaut", "a" * 64])
 def test_every_run_has_a_name_that_kubernetes_takes(name):
     cluster = ClusterConfig.model_validate(CLUSTER)
-    assert problems([dict(o) for o in jobset_objects(dns_name(name), {}, LAUNCH, cluster)]) == []
+    assert (
+        problems(
+            [dict(o) for o in jobset_objects(dns_label(name, prefix="run"), {}, LAUNCH, cluster)]
+        )
+        == []
+    )
 
 
 def write(folder: Path, kubernetes: str) -> Path:
