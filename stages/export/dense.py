@@ -15,6 +15,7 @@ from pipeline.artifacts import Variant
 from pipeline.backend import Backend
 from stages.export.config import ExportConfig
 from stages.export.forge import Forge
+from stages.export.verdict import rejected
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +94,7 @@ def judge_networks(
     """
     judged = [_exact_enough(each, top1, config) if each.dense else each for each in variants]
     lost = {race.fast.name: race.told(config) for race in races(judged) if not race.is_won}
-    return tuple(_rejected(v, f"is {lost[v.name]}") if v.name in lost else v for v in judged)
+    return tuple(rejected(v, f"is {lost[v.name]}") if v.name in lost else v for v in judged)
 
 
 def _exact_enough(variant: Variant, top1: float | None, config: ExportConfig) -> Variant:
@@ -103,11 +104,7 @@ def _exact_enough(variant: Variant, top1: float | None, config: ExportConfig) ->
     if lost <= config.max_drop:
         return variant
     allowed = f"{config.max_drop:g} are allowed"
-    return _rejected(variant, f"is {lost:.2f} points below the trained network, {allowed}")
-
-
-def _rejected(variant: Variant, reason: str) -> Variant:
-    return replace(variant, accepted=False, note="; ".join(filter(None, [reason, variant.note])))
+    return rejected(variant, f"is {lost:.2f} points below the trained network, {allowed}")
 
 
 def outcome(variants: Sequence[Variant], chosen: Variant, config: ExportConfig) -> str:

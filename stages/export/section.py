@@ -30,8 +30,11 @@ def describe(
 ) -> Section:
     """Compose the chapter: what was chosen, every figure, and what could not be measured."""
     chosen = exported.variant(exported.chosen)
-    blocks: list[Block] = [_verdict(chosen), *_outcome(exported, config)]
-    blocks.append(_table(exported, config, device, noun))
+    blocks: list[Block] = [
+        _verdict(chosen),
+        *_outcome(exported, config),
+        _table(exported, config, device, noun),
+    ]
     if any(variant.top1 is not None for variant in exported.variants):
         blocks.append(_scatter(exported))
     if ranges is not None:

@@ -38,8 +38,11 @@ def _judge(variant: Variant, parent: Variant | None, config: ExportConfig, sick:
         mine, other = _speed(variant, config), _speed(parent, config)
         if mine is not None and other is not None and mine < other * (1 - config.speed_tolerance):
             reasons.append(f"runs at {mine / other:.2f} times the speed of {parent.name}")
-    if not reasons:
-        return variant
+    return rejected(variant, *reasons) if reasons else variant
+
+
+def rejected(variant: Variant, *reasons: str) -> Variant:
+    """Return a variant as one that is not accepted, with the reasons before its note."""
     note = "; ".join([*reasons, *([variant.note] if variant.note else [])])
     return replace(variant, accepted=False, note=note)
 

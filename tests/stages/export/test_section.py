@@ -1,24 +1,18 @@
 from __future__ import annotations
 
-from pathlib import Path
+from small_exports import variant as measured
 
-from pipeline.artifacts import ExportedModel, TensorSpec, Variant
+from pipeline.artifacts import ExportedModel, Variant
 from pipeline.device import CPU
 from pipeline.report.blocks import Note, ScatterChart, Table
 from stages.export.config import ExportConfig
 from stages.export.section import describe
 
-TENSOR = TensorSpec(name="x", dtype="uint8", shape=(-1,))
-
 
 def variant(name: str, **figures) -> Variant:
-    fields = {
-        "name": name, "backend": name.rpartition("-")[0], "precision": name.rpartition("-")[2],
-        "format": "onnx", "path": Path("graph"), "input": TENSOR, "output": TENSOR,
-        "size_bytes": 2_000_000, "runs_here": True, "top1": 0.97, "drop_points": 0.0,
-        "agreement": 1.0, "p50_ms": 1.0, "p99_ms": 2.0, "images_per_s": 100.0,
-    }  # fmt: skip
-    return Variant(**{**fields, **figures})
+    backend, _, precision = name.rpartition("-")
+    sizes = {"size_bytes": 2_000_000, "p50_ms": 1.0, "p99_ms": 2.0}
+    return measured(precision, backend, **{**sizes, **figures})
 
 
 UNMEASURED = dict.fromkeys(("top1", "drop_points", "agreement", "p50_ms", "p99_ms", "images_per_s"))

@@ -87,7 +87,8 @@ class Call {
       : k_(kernels), f_(forest), x_(x), x_stride_(x_stride), n_(n), threads_(threads) {
     all_.out = out;
     all_.out_stride = out_stride;
-    all_.past = f_.trees == 1 && n * f_.out * sizeof(float) >= kPast && is_lines(out, out_stride);
+    const std::size_t bytes = std::size_t(n) * f_.out * sizeof(float);
+    all_.past = f_.trees == 1 && bytes >= kPast && is_lines(out, out_stride);
     as_is_ = k_.reads_as_is(f_);
     all_.x_stride = as_is_ ? x_stride * sizeof(float) : k_.prepared_stride(f_);
   }
