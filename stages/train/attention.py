@@ -1,4 +1,4 @@
-"""Attention: in bf16 on a CPU with AMX, as two matrix products and a softmax.
+"""Attention: in bf16 on an x86 CPU with bf16 units, as two matrix products and a softmax.
 
     with QuickAttention():
         logits = network(images)        # whatever calls scaled_dot_product_attention
@@ -8,6 +8,10 @@ plain matrix products make use of the units (torch 2.14.1, one core of a Xeon wi
 and backward, N images x heads x tokens x width of a head):
 
     16 x 6 x 17 x 64: 16.1 -> 3.4      4 x 6 x 197 x 64: 29.6 -> 12.1     1 x 6 x 577 x 64: 54 -> 24
+
+and of a Zen 4, which has no AMX:
+
+    16 x 6 x 17 x 64: 6.4 -> 1.2      8 x 12 x 128 x 64: 43 -> 12     4 x 12 x 512 x 64: 147 -> 96
 
 They keep the N x H x T x T weights for the backward pass, which the kernel computes again, so long
 sequences stay with it.
@@ -23,7 +27,7 @@ import torch
 from torch.nn.functional import dropout, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
-from stages.train.amx import computes_in_amx
+from stages.train.bf16_units import computes_in_bf16
 
 MOST_TOKENS = 640
 """Of queries and of keys, up to which the weights are kept."""
@@ -74,7 +78,7 @@ def attend(
 
 def _suits(query: torch.Tensor, key: torch.Tensor, *args: Any, **kwargs: Any) -> bool:
     return (
-        computes_in_amx(query)
+        computes_in_bf16(query)
         and max(query.shape[-2], key.shape[-2]) <= MOST_TOKENS
         and not kwargs.get("enable_gqa", False)
     )

@@ -16,8 +16,8 @@ import torch
 
 from pipeline.device import Device
 from pipeline.errors import ConfigError
-from stages.train.amx import has_amx
 from stages.train.attention import QuickAttention
+from stages.train.bf16_units import has_bf16_units
 
 Name = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[str, torch.dtype] = {
@@ -48,7 +48,7 @@ class Precision:
         if self.name == "fp32":
             return nullcontext()
         autocast = torch.autocast(device.kind, DTYPES[self.name])
-        is_quick = self.name == "bf16" and not device.is_cuda and has_amx()
+        is_quick = self.name == "bf16" and not device.is_cuda and has_bf16_units()
         return _with_quick_attention(autocast) if is_quick else autocast
 
     def scaler(self, device: Device) -> torch.amp.GradScaler:

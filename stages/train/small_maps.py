@@ -1,4 +1,4 @@
-"""Small maps: convolutions over them in faster forms, in bf16 on CPUs with AMX.
+"""Small maps: convolutions over them in faster forms, in bf16 on x86 CPUs with units for it.
 
 oneDNN's kernel for the weight gradient multiplies 32 neighbours of a row at a time. A map that is 7
 or 4 pixels wide leaves most of that idle, and most of a small network's time goes there. Side by
@@ -11,7 +11,10 @@ it has very few, in all three passes. The weight gradient alone:
 
     8 images of 2 x 2, 512 channels: 10.8 -> 2.7 ms     16 of them: 18.6 -> 1.1 ms
 
-(torch 2.14.1, one core of a Xeon with AMX).
+(torch 2.14.1, one core of a Xeon with AMX). On a Zen 4, without AMX, wide rows gain only where a
+map is 3 pixels wide or less (64 images of 3 x 3, 128 channels: 1.31 -> 1.05 ms); patches:
+
+    8 images of 2 x 2, 512 channels: 5.8 -> 1.1 ms      4 of 7 x 7: 9.1 -> 5.8 ms
 """
 
 from __future__ import annotations
@@ -21,22 +24,25 @@ from typing import Any
 import torch
 from torch import nn
 
-from stages.train.amx import computes_in_amx, exchange
+from stages.train.bf16_units import computes_in_bf16, exchange, has_amx
 
 ROW = 32
 """Neighbours that the kernel multiplies at a time."""
-LEAST_IMAGES = 3
-"""In a row; with two, the copies cost what the kernel gains."""
+LEAST_IMAGES, LEAST_WITHOUT_AMX = 3, 8
+"""In a row; with fewer, the copies cost what the kernel gains."""
 FEW_PIXELS = 2
 """Pixels of a batch, for each channel, up to which the weight gradient is worth its patches."""
 FEWEST_PIXELS = 0.25
 """And up to which all three passes are."""
+LEAST_CHANNELS, LEAST_WITHOUT_AMX_IN_ALL = 128, 512
+"""For the first; without AMX, for the second."""
 
 
 def quicken_small_maps(module: nn.Module) -> list[str]:
     """Let convolutions that may gain by it compute their weight gradient in another way.
 
-    Whether they do is seen at each call: in training, in bf16, on a CPU with AMX, on small maps.
+    Whether they do is seen at each call: in training, in bf16, on an x86 CPU with bf16 units, on
+    small maps.
 
     Args:
         module: changed in place; its state dict stays as it is.
@@ -59,20 +65,25 @@ class SmallMapConv2d(nn.Conv2d):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Map (N, in, H, W) to (N, out, H / stride, W / stride)."""
         gap, stride = int(self.padding[1]), int(self.stride[1])
-        count = images_in_a_row(len(input), input.shape[3], gap) if stride == 1 else 1
-        pixels = input.shape[0] * input.shape[2] * input.shape[3] // stride**2
-        if pixels <= FEW_PIXELS * input.shape[1]:
-            count = 0
-        elif count < LEAST_IMAGES:
-            return super().forward(input)
-        if not (self.weight.requires_grad and computes_in_amx(input)):
+        count, product = _way(input, gap, stride)
+        if count == 1 or not (self.weight.requires_grad and computes_in_bf16(input)):
             return super().forward(input)
         low = torch.bfloat16
         answer: torch.Tensor = _Convolution.apply(
-            input.to(low), self.weight.to(low), gap, stride, count,
-            pixels <= FEWEST_PIXELS * input.shape[1],
-        )  # fmt: skip
+            input.to(low), self.weight.to(low), gap, stride, count, product
+        )
         return answer
+
+
+def _way(images: torch.Tensor, gap: int, stride: int) -> tuple[int, bool]:
+    """Return `count` and `product` of `_Convolution`, as gains most; 1: it gains nothing."""
+    batch, channels, height, width = images.shape
+    amx, pixels = has_amx(), batch * height * width // stride**2
+    if channels >= LEAST_CHANNELS and pixels <= FEW_PIXELS * channels:
+        enough = amx or channels >= LEAST_WITHOUT_AMX_IN_ALL
+        return 0, enough and pixels <= FEWEST_PIXELS * channels
+    count = images_in_a_row(batch, width, gap) if stride == 1 else 1
+    return (count if count >= (LEAST_IMAGES if amx else LEAST_WITHOUT_AMX) else 1), False
 
 
 class _Convolution(torch.autograd.Function):

@@ -16,11 +16,12 @@ class Stage(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.widen = conv_bn_relu(in_channels, out_channels)
+        self.halve = nn.MaxPool2d(2)
         self.refine = conv_bn_relu(out_channels, out_channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (N, in, H, W) to (N, out, H/2, W/2)."""
-        x = nn.functional.max_pool2d(self.widen(x), 2)
+        x = self.halve(self.widen(x))
         refined: torch.Tensor = self.refine(x)
         return x + refined
 

@@ -7,7 +7,6 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from pipeline.device import CPU
-from stages.train import amx
 from stages.train.attention import MOST_TOKENS, attend
 from stages.train.precision import resolve_precision
 
@@ -58,11 +57,14 @@ def calls_of_the_kernel(tokens=TOKENS):
     return [event.name for event in profile.events() if "flash_attention" in event.name]
 
 
-def test_training_in_bf16_avoids_the_kernel_where_there_is_amx(monkeypatch):
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+@pytest.mark.parametrize("units", ["_is_amx_tile_supported", "_is_avx512_bf16_supported"])
+def test_training_in_bf16_avoids_the_kernel_where_there_are_units(units, monkeypatch):
+    kinds = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    for kind in kinds:
+        monkeypatch.setattr(torch.cpu, kind, lambda has=kind == units: has)
     assert not calls_of_the_kernel()
     assert calls_of_the_kernel(MOST_TOKENS + 1)
     with torch.no_grad():
         assert calls_of_the_kernel()
-    monkeypatch.setattr(amx.torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, units, lambda: False)
     assert calls_of_the_kernel()

@@ -20,7 +20,7 @@ def test_output_and_gradients_are_those_of_the_plain_convolution(stride, bias, l
     plain = nn.Conv2d(6, 5, 1, stride=stride, bias=bias).double()
     network = nn.Sequential(copy.deepcopy(plain))
     assert multiply_pixels(network) == ["0"]
-    monkeypatch.setattr(pointwise, "computes_in_amx", lambda images: True)
+    monkeypatch.setattr(pointwise, "computes_in_bf16", lambda images: True)
     answers = []
     for layer in (plain, network):
         images = torch.randn(3, 6, 5, 7, dtype=torch.float64, generator=torch.manual_seed(1))
@@ -39,7 +39,7 @@ def test_so_are_those_of_patches(size, layout, monkeypatch):
     plain = nn.Conv2d(3, 5, (8, 12), stride=(8, 12)).double()
     network = nn.Sequential(copy.deepcopy(plain))
     assert multiply_pixels(network) == ["0"]
-    monkeypatch.setattr(pointwise, "computes_in_amx", lambda images: True)
+    monkeypatch.setattr(pointwise, "computes_in_bf16", lambda images: True)
     images = torch.randn(2, 3, *size, dtype=torch.float64).to(memory_format=layout)
     answers = []
     for layer in (plain, network):
@@ -66,7 +66,7 @@ def test_only_plain_convolutions_of_one_pixel_are_changed_and_the_state_stays():
 
 
 def test_under_autocast_the_answer_is_near_that_of_fp32():
-    """Where there is no AMX, this is torch's own convolution."""
+    """Where there are no bf16 units, this is torch's own convolution."""
     torch.manual_seed(0)
     plain = nn.Conv2d(32, 16, 1)
     network = nn.Sequential(copy.deepcopy(plain))

@@ -87,7 +87,7 @@ def test_only_convolutions_that_can_gain_are_changed_and_the_state_stays() -> No
 
 
 def test_under_autocast_the_gradient_is_near_that_of_fp32() -> None:
-    """Where there is no AMX, this is torch's own convolution."""
+    """Where there are no bf16 units, this is torch's own convolution."""
     torch.manual_seed(0)
     plain = nn.Conv2d(16, 16, 3, padding=1, bias=False)
     network = nn.Sequential(copy.deepcopy(plain))

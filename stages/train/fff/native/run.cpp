@@ -3,7 +3,8 @@
 #include <algorithm>
 #include <memory>
 
-#include "pool.hpp"
+#include "../../native/pool.hpp"
+#include "../../native/processor.hpp"
 
 namespace cmm {
 
@@ -16,15 +17,9 @@ const std::vector<Isa>& isas() {
   static const std::vector<Isa> found = [] {
     std::vector<Isa> list;
 #if defined(CMM_X86)
-    __builtin_cpu_init();
-    const bool has_512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-                         __builtin_cpu_supports("fma");
-    if (has_512 && __builtin_cpu_supports("avx512bf16"))
-      list.push_back({"avx512_bf16", &avx512_bf16});
-    if (has_512) list.push_back({"avx512", &avx512});
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-      list.push_back({"avx2", &avx2});
+    if (native::has_avx512_bf16()) list.push_back({"avx512_bf16", &avx512_bf16});
+    if (native::has_avx512()) list.push_back({"avx512", &avx512});
+    if (native::has_avx2()) list.push_back({"avx2", &avx2});
     list.push_back({"plain", &plain});
 #elif defined(__aarch64__)
     list.push_back({"neon", &plain});  // its vectors of four floats are NEON's
@@ -142,7 +137,7 @@ class Call {
   }
 
   void for_chunks(const std::function<void(Chunk&, int begin, int num)>& work) {
-    Pool::of_process().run(threads_, (n_ + chunk_ - 1) / chunk_, [&](int unit, int worker) {
+    native::Pool::of_process().run(threads_, (n_ + chunk_ - 1) / chunk_, [&](int unit, int worker) {
       const int begin = unit * chunk_, num = std::min(chunk_, n_ - begin);
       Chunk chunk = all_;
       desk(worker).set(chunk, order_ + begin, num, f_.levels);
@@ -180,7 +175,7 @@ class Call {
       for (int part = 0; part < parts; ++part) begin[part + 1] += begin[part];
       std::vector<int> at(begin.begin(), begin.end() - 1);
       for (int i = 0; i < n_; ++i) sorted[at[all_.path[i]]++] = i;
-      Pool::of_process().run(threads_, parts, [&](int part, int worker) {
+      native::Pool::of_process().run(threads_, parts, [&](int part, int worker) {
         std::uint32_t node = 0;
         for (int level = 0; level < top; ++level)
           node += 1 + ((part >> (top - 1 - level)) & 1) * f_.below(level + 1);

@@ -14,6 +14,7 @@ from stages.train.gpipe.chain import Block, Carry
 from stages.train.gpipe.split.cuts import COARSE
 from stages.train.gpipe.split.errors import CannotSplit
 from stages.train.gpipe.split.traced import traced_blocks
+from stages.train.maps.batch_norm import NormedSequential
 
 
 @runtime_checkable
@@ -72,8 +73,11 @@ def declared_blocks(net: nn.Module, example: torch.Tensor) -> list[Block] | None
     return None
 
 
+_PLAIN = (nn.Sequential.forward, NormedSequential.forward)
+
+
 def _is_plain(net: nn.Module) -> bool:
-    return isinstance(net, nn.Sequential) and type(net).forward is nn.Sequential.forward
+    return isinstance(net, nn.Sequential) and type(net).forward in _PLAIN
 
 
 def _flat(net: nn.Module, prefix: str) -> Iterator[Block]:

@@ -18,6 +18,7 @@ import torch
 from timm.models import get_notrace_functions, is_notrace_module
 from torch import fx, nn
 from torch.fx.proxy import ParameterProxy, TraceError
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from stages.train.gpipe.split.errors import OBSTACLES, CannotSplit, Obstacle
 
@@ -123,7 +124,7 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if type(m) is nn.TransformerEncoder:
             return False
-        known: bool = is_notrace_module(type(m))
+        known: bool = is_notrace_module(type(m)) or isinstance(m, (_BatchNorm, nn.MaxPool2d))
         return known or super().is_leaf_module(m, module_qualified_name)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:

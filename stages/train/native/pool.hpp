@@ -10,7 +10,7 @@
 #include <thread>
 #include <vector>
 
-namespace cmm {
+namespace native {
 
 class Pool {
  public:
@@ -83,4 +83,4 @@ class Pool {
   unsigned generation_ = 0;
 };
 
-}  // namespace cmm
+}  // namespace native

@@ -1,0 +1,4 @@
+#define LANES 4
+#define ISA plain
+#define NAME "plain"
+#include "isa.hpp"

@@ -1,0 +1,41 @@
+"""Which kernels compute, and for which tensors."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pipeline.errors import ConfigError
+from stages.train.maps.kernels import VARIABLE, isas, kernels_for
+
+
+def maps(dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.zeros(2, 16, 4, 4, dtype=dtype).contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.skipif(not isas(), reason="installed without a C++ compiler")
+def test_kernels_take_fp32_and_bf16_in_channels_last() -> None:
+    assert kernels_for(maps()) is not None
+    assert kernels_for(maps(torch.bfloat16)) is not None
+    assert kernels_for(maps(torch.float64)) is None
+    assert kernels_for(maps(torch.float16)) is None
+    assert kernels_for(torch.zeros(2, 16, 4, 4)) is None
+    assert kernels_for(maps().to("meta")) is None
+    assert kernels_for(torch.zeros(2, 16)) is None
+    with torch._subclasses.FakeTensorMode() as mode:
+        assert kernels_for(mode.from_tensor(maps())) is None
+
+
+def test_the_environment_leaves_maps_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "torch")
+    assert kernels_for(maps()) is None
+
+
+def test_an_instruction_set_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "torhc")
+    with pytest.raises(ConfigError, match=r"'torhc' cannot compute here.*Did you mean 'torch'"):
+        kernels_for(maps())
+
+
+def test_plain_kernels_are_always_there() -> None:
+    assert not isas() or isas()[-1] == "plain"
