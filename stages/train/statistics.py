@@ -34,6 +34,10 @@ class Statistics:
         """Put it back if a number on the device is not zero, without waiting for the device."""
         if not self._now:
             return
+        if bad.device.type == "cpu":  # there is nothing to wait for
+            if bad.item():
+                self.restore()
+            return
         is_bad = bad.bool()
         for now, before in zip(self._now, self._before, strict=True):
             torch.where(is_bad, before, now, out=now)

@@ -11,12 +11,12 @@
 namespace maps {
 namespace {
 
-constexpr std::size_t kPiece = 1 << 15;         // values, of which sums are taken in fp32
-constexpr std::size_t kFewest = 64;             // rows of a piece
-constexpr std::size_t kAtOnce = 4;              // rows whose columns are taken block by block
-constexpr std::size_t kCached = 4 << 20;        // bytes; beyond them memory is read in one stream
-constexpr std::size_t kMostColumns = 1 << 14;   // of a row
-constexpr std::size_t kAlone = 1 << 16;         // values that a thread is done with before two are
+constexpr std::size_t kPiece = 1 << 15;        // values, of which sums are taken in fp32
+constexpr std::size_t kFewest = 64;            // rows of a piece
+constexpr std::size_t kAtOnce = 4;             // rows whose columns are taken block by block
+constexpr std::size_t kCached = 4 << 20;       // bytes; beyond them memory is read in one stream
+constexpr std::size_t kMostColumns = 1 << 14;  // of a row
+constexpr std::size_t kAlone = 1 << 16;        // values that a thread is done with before two are
 
 using Doubles = std::vector<double>;
 
@@ -28,10 +28,10 @@ class Pieces {
         rows_(extent.pixels / pixels_),
         columns_(pixels_ * extent.channels),
         piece_(std::max(kFewest, kPiece / columns_)),
-        at_once_(columns_ == kColumns                                 ? piece_
-                 : rows_ * columns_ * value_bytes > kCached ? 1
-                                                            : kAtOnce),
-        threads_(rows_ * columns_ < 2 * kAlone ? 1 : threads) {}
+        at_once_(rows_ * columns_ * value_bytes > kCached ? 1 : kAtOnce),
+        threads_(rows_ * columns_ < 2 * kAlone ? 1 : threads) {
+    if (columns_ == kColumns) at_once_ = piece_;  // a single block is a single stream
+  }
 
   std::size_t num() const { return (rows_ + piece_ - 1) / piece_; }
   std::size_t columns() const { return columns_; }
@@ -212,11 +212,11 @@ void backward(const Isa& isa, const T* x, const T* dy, Extent extent, Layer laye
   pieces.each(back, true);
 }
 
-#define FOR(T)                                                                                   \
+#define OFFER(T)                                                                                 \
   template void forward(const Isa&, const T*, Extent, Layer, float, Running, int, T*, Measured); \
   template void backward(const Isa&, const T*, const T*, Extent, Layer, Measured, int, T*,       \
                          float*, float*);
-FOR(float)
-FOR(Bf16)
+OFFER(float)
+OFFER(Bf16)
 
 }  // namespace maps

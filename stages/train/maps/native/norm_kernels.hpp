@@ -27,13 +27,8 @@ struct Block {
   INLINE Vec& operator[](int v) { return vecs[v]; }
 };
 
-INLINE Block block(const float* at) {
-  Block b;
-  FOR_VECS b[v] = load(at + v * kLanes);
-  return b;
-}
-
-INLINE Block block(const Bf16* at) {
+template <class T>
+INLINE Block block(const T* at) {
   Block b;
   FOR_VECS b[v] = load(at + v * kLanes);
   return b;

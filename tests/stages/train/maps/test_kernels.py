@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from pathlib import Path
+
 import pytest
 import torch
 
 from pipeline.errors import ConfigError
 from stages.train.maps.kernels import VARIABLE, isas, kernels_for
+
+ARM_COMPILER = "aarch64-linux-gnu-g++"
+NATIVE = Path(__file__).parents[4] / "stages" / "train" / "maps" / "native"
 
 
 def maps(dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -39,3 +46,12 @@ def test_an_instruction_set_that_is_not_there_is_told(monkeypatch: pytest.Monkey
 
 def test_plain_kernels_are_always_there() -> None:
     assert not isas() or isas()[-1] == "plain"
+
+
+@pytest.mark.skipif(not shutil.which(ARM_COMPILER), reason=f"{ARM_COMPILER}: not installed")
+@pytest.mark.parametrize("source", ["batch_norm.cpp", "isa_plain.cpp"])
+def test_they_can_be_built_for_arm(source: str, tmp_path: Path) -> None:
+    options = ["-std=c++17", "-O3", "-fPIC", "-Wall", "-Werror", "-Wno-psabi", "-c"]
+    command = [ARM_COMPILER, *options, str(NATIVE / source), "-o", str(tmp_path / "object.o")]
+    built = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert built.returncode == 0, built.stderr
