@@ -1,7 +1,7 @@
-"""Metered: batches that start the clock after the first steps, and stop it after the last.
+"""Metered: batches that start the clock after the first step, and stop it after the last.
 
-Setting a loop up and taking it down is not what is compared, and the first steps have to get back
-the memory that was given away since the turn before, page by page: neither counts, for any side.
+Setting a loop up and taking it down is not what is compared, and the first step may have to get
+back the memory that was given away since the turn before: neither counts, for any side.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from benchmarks.clock import Stopwatch
 from benchmarks.measure import Turn
 from stages.augment.loader import Batch
 
-WARM_STEPS = 3
+WARM_STEPS = 1
 
 
 @dataclass

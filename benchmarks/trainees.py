@@ -38,7 +38,7 @@ class Trainee(Protocol):
     """A network on its way."""
 
     def learn(self, steps: int) -> Learned:
-        """Take so many steps, after some that are not timed."""
+        """Take so many steps, after one that is not timed."""
         ...
 
 
