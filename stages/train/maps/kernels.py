@@ -1,7 +1,8 @@
 """Kernels: those in C++ for a tensor, where it is one that they take.
 
 `DLPIPE_MAPS=torch` in the environment leaves feature maps to torch; `avx512`, `avx2` or `plain`
-names an instruction set. All of them give the same bits, with any number of threads.
+names an instruction set. All of them give the same bits, with any number of threads; only that
+``avx512_bf16`` rounds subnormal numbers to 0 in bf16.
 """
 
 from __future__ import annotations
