@@ -1,4 +1,4 @@
-"""Bf16 units: whether a CPU has them, and what is rewritten so that layers make use of them.
+"""Bf16 units: whether a CPU has them, and whether a layer may be rewritten to make use of them.
 
 torch's matrix products reach them in any shape, its other kernels in bf16 often do not. Measured
 on x86 only, with AMX (Xeon) and without (Zen 4); elsewhere layers stay as they are.
@@ -6,10 +6,7 @@ on x86 only, with AMX (Xeon) and without (Zen 4); elsewhere layers stay as they 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-from torch import nn
 
 
 def computes_in_bf16(images: torch.Tensor) -> bool:
@@ -31,17 +28,3 @@ def has_bf16_units() -> bool:
 def has_amx() -> bool:
     """Tell whether the CPU multiplies matrices in bf16 by units of their own."""
     return bool(torch.cpu._is_amx_tile_supported())
-
-
-def exchange(
-    module: nn.Module, suits: Callable[[nn.Module], bool], kind: type[nn.Module]
-) -> list[str]:
-    """Make layers compute as another kind does; in place, the state dict stays as it is.
-
-    Returns:
-        The names of the layers.
-    """
-    names = [name for name, layer in module.named_modules() if suits(layer)]
-    for name in names:
-        module.get_submodule(name).__class__ = kind
-    return names

@@ -21,7 +21,8 @@ from typing import TypeGuard
 import torch
 from torch import nn
 
-from stages.train.bf16_units import computes_in_bf16, exchange
+from stages.train.bf16_units import computes_in_bf16
+from stages.train.exchange import exchange
 
 LEAST_PATCH = 8
 """Pixels of a patch's side; smaller ones cost more to copy than the product gains."""

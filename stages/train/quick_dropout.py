@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from stages.train.exchange import exchange
+
 _LEAST, _MOST = -(2**63), 2**63 - 1
 _LEVELS = 2**16
 
@@ -40,6 +42,4 @@ def kept(like: torch.Tensor, p: float) -> torch.Tensor:
 
 def quicken_dropout(module: nn.Module) -> None:
     """Let the dropout layers of a network draw fewer numbers; in place."""
-    for layer in module.modules():
-        if type(layer) is nn.Dropout and not layer.inplace:
-            layer.__class__ = QuickDropout
+    exchange(module, lambda each: type(each) is nn.Dropout and not each.inplace, QuickDropout)

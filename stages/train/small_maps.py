@@ -24,7 +24,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from stages.train.bf16_units import computes_in_bf16, exchange, has_amx
+from stages.train.bf16_units import computes_in_bf16, has_amx
+from stages.train.exchange import exchange
 
 ROW = 32
 """Neighbours that the kernel multiplies at a time."""

@@ -22,7 +22,7 @@ from timm.layers.norm_act import BatchNormAct2d
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from stages.train.bf16_units import exchange
+from stages.train.exchange import exchange
 from stages.train.maps.kernels import kernels_for
 
 if TYPE_CHECKING:
@@ -106,9 +106,7 @@ def _is_norm_with_relu(norm: nn.Module, relu: nn.Module | None) -> bool:
 
 
 def _kernels_for(norm: nn.BatchNorm2d, maps: torch.Tensor) -> Kernels | None:
-    if not norm.training or maps.dtype not in (torch.float32, torch.bfloat16):
-        return None
-    kernels = kernels_for(maps)
+    kernels = kernels_for(maps) if norm.training else None
     if kernels is None or maps.shape[1] != norm.num_features:
         return None
     pixels = maps.numel() // max(1, norm.num_features)

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from stages.train.bf16_units import exchange
+from stages.train.exchange import exchange
 from stages.train.maps.kernels import kernels_for
 
 if TYPE_CHECKING:

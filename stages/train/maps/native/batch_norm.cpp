@@ -16,7 +16,6 @@ constexpr std::size_t kFewest = 64;            // rows of a piece
 constexpr std::size_t kAtOnce = 4;             // rows whose columns are taken block by block
 constexpr std::size_t kCached = 4 << 20;       // bytes; beyond them memory is read in one stream
 constexpr std::size_t kMostColumns = 1 << 14;  // of a row
-constexpr std::size_t kAlone = 1 << 16;        // values that a thread is done with before two are
 
 using Doubles = std::vector<double>;
 
@@ -29,7 +28,7 @@ class Pieces {
         columns_(pixels_ * extent.channels),
         piece_(std::max(kFewest, kPiece / columns_)),
         at_once_(rows_ * columns_ * value_bytes > kCached ? 1 : kAtOnce),
-        threads_(rows_ * columns_ < 2 * kAlone ? 1 : threads) {
+        threads_(rows_ * columns_ < kAlone ? 1 : threads) {
     if (columns_ == kColumns) at_once_ = piece_;  // a single block is a single stream
   }
 

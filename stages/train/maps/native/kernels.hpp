@@ -12,6 +12,7 @@ struct Bf16 {
 
 constexpr int kColumns = 64;  // that columns of rows divide by
 constexpr int kChannels = 16;  // that channels of pooled maps divide by
+constexpr std::size_t kAlone = 1 << 17;  // values below which one thread is done before two are
 
 // Rows of `columns` values: the channels of one pixel, or of several that lie side by side.
 struct Rows {

@@ -79,7 +79,6 @@ struct Maps {
  private:
   template <class Work>
   static void each(std::size_t num, const Windows& windows, int threads, const Work& work) {
-    constexpr std::size_t kAlone = 1 << 17;  // values that a thread is done with before two are
     const std::size_t rows = num * windows.rows();
     const std::size_t values = num * windows.height * windows.width * windows.channels;
     const std::size_t parts = values < kAlone ? 1 : 8 * threads;
