@@ -57,10 +57,13 @@ struct Kernels {
                  std::size_t end, T* dx);
 };
 
+struct Products;  // products.hpp
+
 struct Isa {
   const char* name;
   const Kernels<float>* fp32;
   const Kernels<Bf16>* bf16;
+  const Products* products;  // null: none
 };
 
 template <class T>

@@ -7,6 +7,7 @@
 #include "../../native/pool.hpp"
 #include "../../native/processor.hpp"
 #include "batch_norm.hpp"
+#include "weight_gradient.hpp"
 
 namespace nb = nanobind;
 
@@ -33,6 +34,12 @@ const std::vector<const Isa*>& isas() {
     return list;
   }();
   return found;
+}
+
+const Isa& isa(const std::string& name) {
+  for (const Isa* each : isas())
+    if (name == each->name) return *each;
+  throw nb::value_error("this processor does not have the instruction set");
 }
 
 template <class T>
@@ -92,18 +99,28 @@ template <class T>
 void offer(nb::module_& m, const char* name) {
   using Offered = Maps<T>;
   nb::class_<Offered>(m, name)
-      .def("__init__", [](Offered* self, const std::string& isa) {
-        for (const Isa* each : isas())
-          if (isa == each->name) {
-            new (self) Offered{*each};
-            return;
-          }
-        throw nb::value_error("this processor does not have the instruction set");
+      .def("__init__", [](Offered* self, const std::string& name) {
+        new (self) Offered{isa(name)};
       }, nb::arg("isa"))
       .def("norm_forward", &Offered::norm_forward, nb::call_guard<nb::gil_scoped_release>())
       .def("norm_backward", &Offered::norm_backward, nb::call_guard<nb::gil_scoped_release>())
       .def("pool_forward", &Offered::pool_forward, nb::call_guard<nb::gil_scoped_release>())
       .def("pool_backward", &Offered::pool_backward, nb::call_guard<nb::gil_scoped_release>());
+}
+
+void offer_products(nb::module_& m) {
+  nb::class_<Convolved>(m, "Convolved")
+      .def(nb::init<std::size_t, std::size_t, std::size_t, std::size_t, std::size_t,
+                    std::size_t>(),
+           nb::arg("num"), nb::arg("height"), nb::arg("width"), nb::arg("inputs"),
+           nb::arg("outputs"), nb::arg("stride"));
+  nb::class_<Products>(m, "Products")
+      .def("weight_gradient", [](const Products& products, Address x, Address dy,
+                                 const Convolved& shape, int threads, Address dw) {
+        weight_gradient(products, at<Bf16>(x), at<Bf16>(dy), shape, threads, at<Bf16>(dw));
+      }, nb::call_guard<nb::gil_scoped_release>());
+  m.def("products", [](const std::string& name) { return isa(name).products; },
+        nb::arg("isa"), nb::rv_policy::reference);
 }
 
 }  // namespace
@@ -126,4 +143,5 @@ NB_MODULE(_kernels, m) {
            nb::arg("wide"));
   maps::offer<float>(m, "Fp32");
   maps::offer<maps::Bf16>(m, "Bf16");
+  maps::offer_products(m);
 }
