@@ -17,7 +17,7 @@ from pipeline.report.charts.frame import (
     spread,
     text_width,
 )
-from pipeline.report.charts.scale import drawable, linear, logarithmic
+from pipeline.report.charts.scale import drawable, has_logarithm, linear, logarithmic
 from pipeline.report.figures import figure
 from pipeline.report.html import Html, coordinate, element, fragment
 
@@ -69,10 +69,11 @@ def draw_line(chart: LineChart, width: int = WIDE) -> Html:
 def _points(series: Series, *, log_y: bool) -> Iterator[Point | None]:
     """Yield the points to draw, None for a gap; long curves keep the extremes of each stretch."""
     pairs = list(zip(series.x, series.y, strict=False))
+    has_place = has_logarithm if log_y else drawable
     stretch = max(1, -(-len(pairs) // (MOST_POINTS // 2)))
     for start in range(0, len(pairs), stretch):
         part = pairs[start : start + stretch]
-        good = [(x, y) for x, y in part if drawable(x) and drawable(y) and (y > 0 or not log_y)]
+        good = [(x, y) for x, y in part if drawable(x) and has_place(y)]
         if len(good) < len(part):
             yield None
         if len(part) <= 2:

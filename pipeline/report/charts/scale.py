@@ -11,6 +11,9 @@ from pipeline.report.figures import figure, grouped
 LARGEST = 1e150
 """Beyond it differences overflow; such a value says "broken" and not a place."""
 
+SMALLEST = 1e-150
+"""Below it steps between ticks vanish; such a value is 0."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scale:
@@ -43,9 +46,14 @@ def drawable(value: float) -> bool:
     return math.isfinite(value) and abs(value) < LARGEST
 
 
+def has_logarithm(value: float) -> bool:
+    """Tell whether a number has a place on a logarithmic scale."""
+    return drawable(value) and value >= SMALLEST
+
+
 def linear(values: Iterable[float], *, tight: bool = False, count: int = 5) -> Scale:
     """Return a scale over the values; unless `tight`, it reaches to the next round numbers."""
-    known = [v for v in values if drawable(v)]
+    known = [v if abs(v) >= SMALLEST else 0.0 for v in values if drawable(v)]
     low, high = _bounds(known)
     ticks = round_ticks(low, high, count, whole=all(v == round(v) for v in known))
     if tight:
@@ -57,7 +65,7 @@ def linear(values: Iterable[float], *, tight: bool = False, count: int = 5) -> S
 
 def logarithmic(values: Iterable[float]) -> Scale:
     """Return a logarithmic scale over the positive values."""
-    positive = [v for v in values if drawable(v) and v > 0]
+    positive = [v for v in values if has_logarithm(v)]
     low, high = (min(positive), max(positive)) if positive else (1.0, 10.0)
     decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
     marks = [m * 10.0**d for d in decades for m in (1, 2, 5)]

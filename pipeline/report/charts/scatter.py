@@ -16,7 +16,7 @@ from pipeline.report.charts.frame import (
     shortened,
     text_width,
 )
-from pipeline.report.charts.scale import drawable, linear, logarithmic
+from pipeline.report.charts.scale import drawable, has_logarithm, linear, logarithmic
 from pipeline.report.figures import figure
 from pipeline.report.html import Html, coordinate, element
 
@@ -28,11 +28,12 @@ Box = tuple[float, float, float, float]
 def draw_scatter(chart: ScatterChart, width: int = WIDE) -> Html:
     """Draw the points; a label takes the first free side of its point or is left to the tooltip."""
     height = 330 if width >= WIDE else 300
+    has_place = has_logarithm if chart.log_x else drawable
     points = [
         (index, x, y, series.labels[i] if i < len(series.labels) else "")
         for index, series in enumerate(chart.series)
         for i, (x, y) in enumerate(zip(series.x, series.y, strict=False))
-        if drawable(x) and drawable(y) and (x > 0 or not chart.log_x)
+        if has_place(x) and drawable(y)
     ]
     xs, ys = [p[1] for p in points], [p[2] for p in points]
     frame = make_frame(

@@ -7,7 +7,7 @@ from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.artifacts import Hop
@@ -64,6 +64,8 @@ def series_of(points: list[tuple[float, float]], name: str) -> Series:
 
 
 @settings(deadline=None, max_examples=25)
+@example([[(0.0, 0.0), (0.0, 5e-324)]], "", False, WIDE)
+@example([[(0.0, 5e-324)]], "", True, WIDE)
 @given(st.lists(pairs, max_size=4), names, st.booleans(), widths)
 def test_any_curves_stay_inside(
     data: list[list[tuple[float, float]]], name: str, log: bool, width: int
@@ -77,6 +79,8 @@ def test_any_curves_stay_inside(
 
 
 @settings(deadline=None, max_examples=25)
+@example([[(0.0, 0.0), (5e-324, 5e-324)]], "", False, WIDE)
+@example([[(5e-324, 0.0)]], "", True, WIDE)
 @given(st.lists(pairs, max_size=3), names, st.booleans(), widths)
 def test_any_points_stay_inside(
     data: list[list[tuple[float, float]]], name: str, log: bool, width: int

@@ -49,7 +49,7 @@ def test_plain_kernels_are_always_there() -> None:
 
 
 @pytest.mark.skipif(not shutil.which(ARM_COMPILER), reason=f"{ARM_COMPILER}: not installed")
-@pytest.mark.parametrize("source", ["batch_norm.cpp", "isa_plain.cpp"])
+@pytest.mark.parametrize("source", ["batch_norm.cpp", "weight_gradient.cpp", "isa_plain.cpp"])
 def test_they_can_be_built_for_arm(source: str, tmp_path: Path) -> None:
     options = ["-std=c++17", "-O3", "-fPIC", "-Wall", "-Werror", "-Wno-psabi", "-c"]
     command = [ARM_COMPILER, *options, str(NATIVE / source), "-o", str(tmp_path / "object.o")]
