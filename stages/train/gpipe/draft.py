@@ -5,13 +5,14 @@ The numbers of memory are of the budget (added up from blocks); the planner meas
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 
 from stages.train.gpipe.budget import Budget, measure_budget
+from stages.train.gpipe.company import alone
 from stages.train.gpipe.memory import MemoryMeter, Recompute
 from stages.train.gpipe.orders import Schedule, most_alive
 from stages.train.gpipe.partition import Bounds, Fits, partition
@@ -78,6 +79,8 @@ class Drafts:
     link: Link
     cores: int | None
     cuts: Bounds | None
+    crowding: Callable[[int], float] = alone
+    """How many times as long blocks take where so many stages are at work."""
     _of: dict[int, list[Draft]] = field(default_factory=dict)
 
     @cached_property
@@ -186,10 +189,10 @@ class Drafts:
 
     def _times(self, bounds: Bounds, micro_batches: int) -> Times:
         forward, backward = self._seconds(micro_batches)
-        links = self._links(micro_batches)
+        links, longer = self._links(micro_batches), self.crowding(len(bounds) - 1)
         return Times(
-            forward_s=[sum(forward[a:b]) for a, b in pairwise(bounds)],
-            backward_s=[sum(backward[a:b]) for a, b in pairwise(bounds)],
+            forward_s=[longer * sum(forward[a:b]) for a, b in pairwise(bounds)],
+            backward_s=[longer * sum(backward[a:b]) for a, b in pairwise(bounds)],
             link_s=[links[cut - 1] for cut in bounds[1:-1]],
         )
 

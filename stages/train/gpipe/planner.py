@@ -11,12 +11,14 @@ fit.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
 
 from pipeline.errors import ConfigError
 from stages.train.gpipe.chain import Chain
+from stages.train.gpipe.company import Crowding, alone
 from stages.train.gpipe.draft import Draft, Drafts, Link, gib, powers
 from stages.train.gpipe.memory import Autocast, Loss, MemoryMeter, any_loss
 from stages.train.gpipe.partition import cut_at
@@ -55,7 +57,8 @@ def plan_pipeline(
         profile: seconds of the blocks; measured here if left out.
         meter: measures memory; made here if left out.
         link: between stages; a copy through shared memory if left out.
-        cores: how many stages can work at once; if left out, the cores of a CPU, or all on GPUs.
+        cores: how many stages can work at once; if left out, the cores of this machine's CPU,
+            whose stages are then timed in each other's company, or all on GPUs.
 
     Raises:
         ConfigError: more stages than blocks, fewer samples than micro-batches, a cut at no block,
@@ -63,8 +66,11 @@ def plan_pipeline(
     """
     batch = len(images)
     _check(config, chain, batch)
+    crowding: Callable[[int], float] = alone
     if cores is None and not images.is_cuda:
         cores = len(os.sched_getaffinity(0))
+        some = images[: profile_sizes(config, batch)[0]]
+        crowding = Crowding(chain=chain, images=some, loss=loss, autocast=autocast, cores=cores)
     drafts = Drafts(
         config=config,
         meter=meter or MemoryMeter(chain, images, loss=loss, autocast=autocast),
@@ -74,6 +80,7 @@ def plan_pipeline(
         weights=weights or ParameterBytes(),
         link=link or Link(),
         cores=cores,
+        crowding=crowding,
         cuts=cut_at([b.name for b in chain.blocks], config.cuts) if config.cuts else None,
     )
     stages = _numbers_of_stages(config, drafts)
@@ -192,6 +199,11 @@ def _reasons(
         reasons.append(f"cut where parallel.cuts says: {', '.join(config.cuts)}")
     elif draft.stages > 1:
         reasons.append(f"cut so that the {config.balance} of the dearest stage is least")
+    if (longer := drafts.crowding(draft.stages)) > 1:
+        reasons.append(
+            f"blocks are timed {longer:.2f} times as slow beside {draft.stages - 1} other stage(s) "
+            f"on {drafts.cores} core(s) as alone"
+        )
     if drafts.schedule != config.schedule:
         reasons.append(f"{config.schedule} is simulated as {drafts.schedule}: it is no slower")
     return reasons

@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kHalves = kInputs / kLanes;
 
-#define FOR_UNROLLED(type, i, begin, end) _Pragma("GCC unroll 4") for (type i = begin; i < end; ++i)
+#define FOR_UNROLLED(i, begin, end) _Pragma("GCC unroll 4") for (int i = begin; i < end; ++i)
 
 struct Tile {
   Vec sums[kOutputs][kTaps][kHalves];
@@ -21,16 +21,16 @@ struct Tile {
 template <int first, int last>
 INLINE void multiply_pixel(Tile& tile, const Bf16* neighbours, const Bf16* gradients) {
   __m512i gradient[kOutputs];
-  FOR_UNROLLED(int, o, 0, kOutputs) {
+  FOR_UNROLLED(o, 0, kOutputs) {
     std::int32_t two;
     __builtin_memcpy(&two, gradients + 2 * o, sizeof two);
     gradient[o] = _mm512_set1_epi32(two);
     __asm__("" : "+v"(gradient[o]));  // kept in a register, not read again for each product
   }
-  FOR_UNROLLED(int, tap, first, last) FOR_UNROLLED(int, half, 0, kHalves) {
+  FOR_UNROLLED(tap, first, last) FOR_UNROLLED(half, 0, kHalves) {
     const Bf16* const at = neighbours + 2 * (tap * kInputs + half * kLanes);
     const __m512i inputs = _mm512_loadu_si512(at);
-    FOR_UNROLLED(int, o, 0, kOutputs) {
+    FOR_UNROLLED(o, 0, kOutputs) {
       Vec& sum = tile.sums[o][tap][half];
       sum = (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)inputs, (__m512bh)gradient[o]);
     }
@@ -65,8 +65,8 @@ INLINE Tile multiply_area(const Bf16* x, const Bf16* dy, Area area) {
 void multiply(const Bf16* x, const Bf16* dy, Area area, std::size_t stride, float* totals,
               bool anew, Rounded rounded) {
   const Tile tile = stride == 1 ? multiply_area<1>(x, dy, area) : multiply_area<2>(x, dy, area);
-  FOR_UNROLLED(int, o, 0, kOutputs) FOR_UNROLLED(int, tap, 0, kTaps) {
-    FOR_UNROLLED(int, half, 0, kHalves) {
+  FOR_UNROLLED(o, 0, kOutputs) FOR_UNROLLED(tap, 0, kTaps) {
+    FOR_UNROLLED(half, 0, kHalves) {
       float* const to = totals + (o * kTaps + tap) * kInputs + half * kLanes;
       Vec sum = tile.sums[o][tap][half];
       if (!anew) sum += load(to);
@@ -99,7 +99,7 @@ INLINE __m512i in_twos(const Bf16* first, const Bf16* second) {
 
 void pair_inputs(Pair pair, std::size_t pixels, std::size_t channels, Bf16* to) {
   for (std::size_t pixel = 0; pixel < pixels; ++pixel, to += 2 * kInputs)
-    FOR_UNROLLED(int, half, 0, kHalves) {
+    FOR_UNROLLED(half, 0, kHalves) {
       const std::size_t at = pixel * channels + half * kLanes;
       const Bf16* const second = pair.second ? pair.second + at : nullptr;
       _mm512_storeu_si512(to + 2 * half * kLanes, in_twos(pair.first + at, second));
