@@ -106,6 +106,7 @@ def _other() -> Iterator[subprocess.Popen[bytes]]:
         env={**os.environ, **_ONE_THREAD},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for the parent, which ends it
     ) as process:
         try:
             yield process
