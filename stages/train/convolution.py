@@ -57,11 +57,12 @@ class QuickConv2d(nn.Conv2d):
         """Map (N, in, H, W) to (N, out, H / stride, W / stride)."""
         if not (self.weight.requires_grad and computes_in_bf16(input)):
             return super().forward(input)
-        images, weight = input.to(torch.bfloat16), self.weight.to(torch.bfloat16)
+        images = input.to(torch.bfloat16)
         gap, stride = int(self.padding[1]), int(self.stride[1])
-        way = way_of(images, weight, stride)
+        way = way_of(images, self.weight, stride)
         if way.by is By.TORCH:
             return super().forward(images)
+        weight = self.weight.to(torch.bfloat16)
         answer: torch.Tensor = _Convolution.apply(images, weight, gap, stride, way)
         return answer
 

@@ -66,13 +66,13 @@ class Crowding:
 
     def _measure(self, others: int) -> float:
         with _company(others) as company:
-            pairs: list[float] = []
+            ratios: list[float] = []
             began = time.perf_counter()
-            while len(pairs) < ROUNDS and time.perf_counter() - began < BUDGET_S:
-                alone = self._seconds()
+            while len(ratios) < ROUNDS and time.perf_counter() - began < BUDGET_S:
+                by_itself = self._seconds()
                 with _at_work(company):
-                    pairs.append(self._seconds() / alone)
-        return max(1.0, median(pairs))
+                    ratios.append(self._seconds() / by_itself)
+        return max(1.0, median(ratios))
 
     def _seconds(self) -> float:
         size = len(self.images)

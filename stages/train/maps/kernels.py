@@ -33,29 +33,14 @@ def kernels_for(maps: torch.Tensor) -> Kernels | None:
     Raises:
         ConfigError: the environment names what is not there.
     """
-    return _kernels_of(_name()).get(maps.dtype) if _suits(maps) else None
-
-
-def products_for(maps: torch.Tensor) -> _kernels.Products | None:
-    """Return the products for maps in bf16 (N, C, H, W); None: torch has to compute with them.
-
-    The instruction set needs bf16 units: ``avx512_bf16``.
-
-    Raises:
-        ConfigError: the environment names what is not there.
-    """
-    suits = maps.dtype == torch.bfloat16 and _suits(maps)
-    return _products_of(_name()) if suits else None
-
-
-def _suits(maps: torch.Tensor) -> bool:
-    return (
+    suits = (
         type(maps) is torch.Tensor
         and maps.device.type == "cpu"
         and maps.dim() == 4
         and not torch.compiler.is_compiling()
         and maps.is_contiguous(memory_format=torch.channels_last)
     )
+    return _kernels_of(os.environ.get(VARIABLE, "")).get(maps.dtype) if suits else None
 
 
 def isas() -> list[str]:
@@ -67,34 +52,16 @@ def isas() -> list[str]:
     return native
 
 
-def _name() -> str:
-    return os.environ.get(VARIABLE, "")
-
-
 @cache
 def _kernels_of(name: str) -> dict[torch.dtype, Kernels]:
-    chosen = _chosen(name)
-    if chosen == "torch":
-        return {}
-    native = import_module("stages.train.maps._kernels")
-    return {torch.float32: native.Fp32(chosen), torch.bfloat16: native.Bf16(chosen)}
-
-
-@cache
-def _products_of(name: str) -> _kernels.Products | None:
-    chosen = _chosen(name)
-    if chosen == "torch":
-        return None
-    native = import_module("stages.train.maps._kernels")
-    products: _kernels.Products | None = native.products(chosen)
-    return products
-
-
-def _chosen(name: str) -> str:
     there = [*isas(), "torch"]
     if name and name not in there:
         raise ConfigError(
             f"{VARIABLE}: '{name}' cannot compute here. Allowed: {', '.join(there)}."
             f"{nearest(name, there)}"
         )
-    return name or there[0]
+    chosen = name or there[0]
+    if chosen == "torch":
+        return {}
+    native = import_module("stages.train.maps._kernels")
+    return {torch.float32: native.Fp32(chosen), torch.bfloat16: native.Bf16(chosen)}

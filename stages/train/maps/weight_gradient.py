@@ -18,26 +18,23 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from stages.train.maps.kernels import products_for
+from stages.train.maps.kernels import kernels_for
 
 if TYPE_CHECKING:
     from stages.train.maps import _kernels
-
-INPUTS, OUTPUTS = 32, 16
-"""That channels divide by."""
 
 
 def has_kernel_for(images: torch.Tensor, weight: torch.Tensor) -> bool:
     """Tell whether `weight_gradient` takes these: (N, in, H, W), and (out, in, K, K)."""
     outputs, inputs, *size = weight.shape
+    products = _products_for(images)
     return (
-        size == [3, 3]
-        and inputs % INPUTS == 0
-        and outputs % OUTPUTS == 0
+        products is not None
+        and products.takes(inputs, outputs)
+        and size == [3, 3]
         and images.shape[1] == inputs
         and len(images) > 1  # a single one makes half a pair
         and images.numel() > 0
-        and products_for(images) is not None
     )
 
 
@@ -51,7 +48,7 @@ def weight_gradient(gradient: torch.Tensor, images: torch.Tensor, stride: int) -
         images: what it was given, (N, in, H, W), bf16; see `has_kernel_for`.
         stride: 1 or 2, in both directions.
     """
-    products = products_for(images)
+    products = _products_for(images)
     assert products is not None
     num, inputs, height, width = images.shape
     outputs = gradient.shape[1]
@@ -63,6 +60,11 @@ def weight_gradient(gradient: torch.Tensor, images: torch.Tensor, stride: int) -
         of_weight.data_ptr(),
     )  # fmt: skip
     return of_weight.permute(0, 3, 1, 2)
+
+
+def _products_for(images: torch.Tensor) -> _kernels.Products | None:
+    kernels = kernels_for(images)
+    return None if kernels is None else kernels.products
 
 
 def _convolved(*sizes: int) -> _kernels.Convolved:

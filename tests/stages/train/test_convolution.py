@@ -23,18 +23,14 @@ from stages.train.small_maps import images_in_a_row
 WAYS = [Way(by, product) for by in (By.TORCH, By.ROWS, By.PATCHES) for product in (False, True)]
 
 
-@pytest.mark.parametrize("way", WAYS, ids=str)
-@pytest.mark.parametrize(("size", "kernel"), [(7, 3), (4, 3), (5, 5), (2, 3), (1, 3)])
-def test_both_gradients_are_those_of_the_plain_convolution(
-    size: int, kernel: int, way: Way
-) -> None:
+def assert_same(size: int, kernel: int, batch: int, stride: int, way: Way) -> None:
+    """Compare the convolution and both its gradients, computed in that way, with torch's."""
     torch.manual_seed(0)
     gap = kernel // 2
-    images = torch.randn(12, 3, size, size + 1, dtype=torch.float64, requires_grad=True)
+    images = torch.randn(batch, 3, size, size + 1, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(5, 3, kernel, kernel, dtype=torch.float64, requires_grad=True)
-    assert images_in_a_row(12, size + 1, gap) > 1
-    plain = nn.functional.conv2d(images, weight, padding=gap)
-    other = _Convolution.apply(images, weight, gap, 1, way)
+    plain = nn.functional.conv2d(images, weight, stride=stride, padding=gap)
+    other = _Convolution.apply(images, weight, gap, stride, way)
     torch.testing.assert_close(plain, other)
     upstream = torch.randn_like(plain)
     expected = torch.autograd.grad(plain, (images, weight), upstream)
@@ -43,24 +39,21 @@ def test_both_gradients_are_those_of_the_plain_convolution(
         torch.testing.assert_close(one, right)
 
 
+@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize(("size", "kernel"), [(7, 3), (4, 3), (5, 5), (2, 3), (1, 3)])
+def test_both_gradients_are_those_of_the_plain_convolution(
+    size: int, kernel: int, way: Way
+) -> None:
+    assert images_in_a_row(12, size + 1, kernel // 2) > 1
+    assert_same(size, kernel, 12, 1, way)
+
+
 @pytest.mark.parametrize("product", [False, True])
 @pytest.mark.parametrize(("size", "kernel"), [(8, 3), (7, 3), (2, 3), (1, 3), (6, 5)])
 def test_patches_give_the_gradients_of_a_convolution_with_a_stride(
     size: int, kernel: int, product: bool
 ) -> None:
-    torch.manual_seed(0)
-    gap = kernel // 2
-    images = torch.randn(4, 3, size, size + 1, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(5, 3, kernel, kernel, dtype=torch.float64, requires_grad=True)
-    plain = nn.functional.conv2d(images, weight, stride=2, padding=gap)
-    found = _Convolution.apply(images, weight, gap, 2, Way(By.PATCHES, product))
-    torch.testing.assert_close(plain, found)
-    upstream = torch.randn_like(plain)
-    expected = torch.autograd.grad(plain, (images, weight), upstream)
-    for one, other in zip(
-        torch.autograd.grad(found, (images, weight), upstream), expected, strict=True
-    ):
-        torch.testing.assert_close(one, other)
+    assert_same(size, kernel, 4, 2, Way(By.PATCHES, product))
 
 
 def test_only_convolutions_that_can_gain_are_changed_and_the_state_stays() -> None:

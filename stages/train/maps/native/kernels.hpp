@@ -63,7 +63,7 @@ struct Isa {
   const char* name;
   const Kernels<float>* fp32;
   const Kernels<Bf16>* bf16;
-  const Products* products;  // null: none
+  const Products* products;  // of bf16; null: none
 };
 
 template <class T>
@@ -72,5 +72,10 @@ template <>
 inline const Kernels<float>& of(const Isa& isa) { return *isa.fp32; }
 template <>
 inline const Kernels<Bf16>& of(const Isa& isa) { return *isa.bf16; }
+
+template <class T>
+const Products* products_of(const Isa&) { return nullptr; }
+template <>
+inline const Products* products_of<Bf16>(const Isa& isa) { return isa.products; }
 
 }  // namespace maps

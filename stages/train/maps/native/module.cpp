@@ -36,12 +36,6 @@ const std::vector<const Isa*>& isas() {
   return found;
 }
 
-const Isa& isa(const std::string& name) {
-  for (const Isa* each : isas())
-    if (name == each->name) return *each;
-  throw nb::value_error("this processor does not have the instruction set");
-}
-
 template <class T>
 T* at(Address address) {
   return reinterpret_cast<T*>(address);
@@ -99,9 +93,16 @@ template <class T>
 void offer(nb::module_& m, const char* name) {
   using Offered = Maps<T>;
   nb::class_<Offered>(m, name)
-      .def("__init__", [](Offered* self, const std::string& name) {
-        new (self) Offered{isa(name)};
+      .def("__init__", [](Offered* self, const std::string& isa) {
+        for (const Isa* each : isas())
+          if (isa == each->name) {
+            new (self) Offered{*each};
+            return;
+          }
+        throw nb::value_error("this processor does not have the instruction set");
       }, nb::arg("isa"))
+      .def_prop_ro("products", [](const Offered& self) { return products_of<T>(self.isa); },
+                   nb::rv_policy::reference)
       .def("norm_forward", &Offered::norm_forward, nb::call_guard<nb::gil_scoped_release>())
       .def("norm_backward", &Offered::norm_backward, nb::call_guard<nb::gil_scoped_release>())
       .def("pool_forward", &Offered::pool_forward, nb::call_guard<nb::gil_scoped_release>())
@@ -115,12 +116,13 @@ void offer_products(nb::module_& m) {
            nb::arg("num"), nb::arg("height"), nb::arg("width"), nb::arg("inputs"),
            nb::arg("outputs"), nb::arg("stride"));
   nb::class_<Products>(m, "Products")
+      .def("takes", [](const Products&, std::size_t inputs, std::size_t outputs) {
+        return inputs % kInputs == 0 && outputs % kPaired == 0;
+      }, nb::arg("inputs"), nb::arg("outputs"))
       .def("weight_gradient", [](const Products& products, Address x, Address dy,
                                  const Convolved& shape, int threads, Address dw) {
         weight_gradient(products, at<Bf16>(x), at<Bf16>(dy), shape, threads, at<Bf16>(dw));
       }, nb::call_guard<nb::gil_scoped_release>());
-  m.def("products", [](const std::string& name) { return isa(name).products; },
-        nb::arg("isa"), nb::rv_policy::reference);
 }
 
 }  // namespace

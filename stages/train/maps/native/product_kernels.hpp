@@ -10,6 +10,7 @@ namespace maps {
 namespace {
 
 constexpr int kHalves = kInputs / kLanes;
+static_assert(kPaired == kLanes && kPaired == 4 * kOutputs, "a vector holds four groups");
 
 #define FOR_UNROLLED(i, begin, end) _Pragma("GCC unroll 4") for (int i = begin; i < end; ++i)
 
@@ -108,7 +109,7 @@ void pair_inputs(Pair pair, std::size_t pixels, std::size_t channels, Bf16* to) 
 
 void pair_gradients(Pair pair, std::size_t pixels, std::size_t channels, Bf16* to,
                     std::size_t group) {
-  for (std::size_t channel = 0; channel < channels; channel += kLanes, to += 4 * group)
+  for (std::size_t channel = 0; channel < channels; channel += kPaired, to += 4 * group)
     for (std::size_t pixel = 0; pixel < pixels; ++pixel) {
       const std::size_t at = pixel * channels + channel;
       const __m512i twos = in_twos(pair.first + at, pair.second ? pair.second + at : nullptr);

@@ -10,6 +10,7 @@ namespace maps {
 constexpr int kTaps = 3;     // neighbours in a row, of those that a pixel of the output sees
 constexpr int kOutputs = 4;  // channels of a tile
 constexpr int kInputs = 32;
+constexpr int kPaired = 16;  // channels of gradients that are put in pairs together
 
 // The same part of two maps; no second: zeros in its place.
 struct Pair {

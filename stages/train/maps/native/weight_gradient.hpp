@@ -15,7 +15,7 @@ struct Convolved {  // maps (N, height, width, inputs), gradients (N, height / s
   std::size_t columns() const { return (width - 1) / stride + 1; }
 };
 
-// dw (outputs, 3, 3, inputs). Inputs divide by kInputs, outputs by 16.
+// dw (outputs, 3, 3, inputs). Inputs divide by kInputs, outputs by kPaired.
 void weight_gradient(const Products& products, const Bf16* x, const Bf16* dy, Convolved shape,
                      int threads, Bf16* dw);
 

@@ -27,6 +27,17 @@ def exact(gradient: torch.Tensor, images: torch.Tensor, stride: int) -> torch.Te
     return found
 
 
+def on_threads(
+    threads: int, gradient: torch.Tensor, images: torch.Tensor, stride: int
+) -> torch.Tensor:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return weight_gradient(gradient, images, stride)
+    finally:
+        torch.set_num_threads(before)
+
+
 @needs_kernel
 @settings(deadline=None)
 @given(
@@ -43,12 +54,7 @@ def test_it_is_that_of_float64_rounded_once(
 ) -> None:
     images = maps_of(num, inputs, height, width)
     gradient = maps_of(num, outputs, -(-height // stride), -(-width // stride), seed=1)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        found = weight_gradient(gradient, images, stride)
-    finally:
-        torch.set_num_threads(before)
+    found = on_threads(threads, gradient, images, stride)
     right = exact(gradient, images, stride)
     assert found.shape == right.shape
     assert found.is_contiguous(memory_format=torch.channels_last)
@@ -60,13 +66,7 @@ def test_it_is_that_of_float64_rounded_once(
 @pytest.mark.parametrize("shape", [(16, 32, 28, 28), (9, 128, 15, 14), (8, 512, 7, 7)])
 def test_every_number_of_threads_gives_the_same_bits(shape: tuple[int, ...]) -> None:
     images, gradient = maps_of(*shape), maps_of(shape[0], 64, *shape[2:], seed=1)
-    before, found = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            found.append(weight_gradient(gradient, images, 1))
-    finally:
-        torch.set_num_threads(before)
+    found = [on_threads(threads, gradient, images, 1) for threads in (1, 2, 3)]
     assert all(torch.equal(found[0], other) for other in found[1:])
 
 
