@@ -28,9 +28,14 @@ _PR_SET_CHILD_SUBREAPER = 36
 _POLL_S = 0.05
 
 
-def die_with_parent() -> None:
-    """Ask the kernel to end this process with its parent: the guard may be killed too."""
+def die_with_parent(parent: int) -> None:
+    """Ask the kernel to end this process with its parent: the guard may be killed too.
+
+    A parent that has gone before it was asked is not told of any more.
+    """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def adopt_orphans() -> None:
@@ -77,11 +82,12 @@ def main(arguments: list[str]) -> int:
         signal.signal(number, signal.SIG_IGN)  # our standard input says when to stop
 
     adopt_orphans()
+    own = os.getpid()
 
     def prepare() -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
-        die_with_parent()
+        die_with_parent(own)
 
     server = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=prepare

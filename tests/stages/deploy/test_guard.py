@@ -111,6 +111,18 @@ def test_ctrl_c_at_the_terminal_does_not_reach_the_server(prefix: str) -> None:
     process.wait(timeout=10)
 
 
+def test_a_server_whose_guard_was_killed_before_it_began_ends_too() -> None:
+    program = (
+        "import os, sys; from stages.deploy.guard import die_with_parent\n"
+        "die_with_parent(os.getppid() + int(sys.argv[1])); sys.exit(7)"
+    )
+    ends = [
+        subprocess.run([sys.executable, "-c", program, off], check=False).returncode
+        for off in ("0", "1")
+    ]
+    assert ends == [7, 1]
+
+
 def test_when_the_guard_itself_is_killed_the_server_ends(prefix: str) -> None:
     process = start(prefix, "0", "sleep", "600")
     assert until(lambda: len(family(process.pid)) == 1)
