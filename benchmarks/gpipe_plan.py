@@ -28,8 +28,10 @@ from stages.augment.loader import Batch
 from stages.train.allocator import freed_memory_kept
 from stages.train.gpipe.budget import measure_budget
 from stages.train.gpipe.chain import Chain
-from stages.train.gpipe.family import Family, deepest, find_family
+from stages.train.gpipe.depth import Depths
+from stages.train.gpipe.family import Family, find_family
 from stages.train.gpipe.memory import MemoryMeter, Recompute
+from stages.train.gpipe.orders import Schedule
 from stages.train.gpipe.partition import Bounds, partition
 from stages.train.gpipe.pipeline_plan import PipelinePlan
 from stages.train.gpipe.planner import plan_pipeline
@@ -230,15 +232,13 @@ def largest(shape: Shape, memory: int) -> dict[str, float]:
 
 
 def _sizes(family: Family, batch: int, memory: int) -> Iterator[tuple[str, int]]:
-    def most(stages: int, tried: Iterable[int], recompute: Recompute, kind: str) -> int:
+    def most(stages: int, tried: Iterable[int], recompute: Recompute, kind: Schedule) -> int:
+        depths = Depths(family, memory, batch=batch, schedule=kind)
         found = [
-            deepest(
-                family, memory, stages=stages, batch=batch, micro_batches=m,
-                schedule="1f1b" if kind == "1f1b" else "gpipe", recompute=recompute,
-            )
+            depths.most(stages=stages, micro_batches=m, recompute=recompute)
             for m in tried
             if m >= stages
-        ]  # fmt: skip
+        ]
         return family.parameters(max((repeats or 0 for repeats in found), default=0))
 
     some = [m for m in (1, 2, 4, 8, 16, 32, 64) if m <= batch]

@@ -10,9 +10,10 @@ it does not; so what fits here fits. `MemoryMeter` measures a chosen stage as a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, partial, reduce
+from typing import NamedTuple
 
 from stages.train.gpipe.chain import Block
 from stages.train.gpipe.memory import MemoryMeter, Recompute
@@ -51,34 +52,51 @@ class BlockBudget:
     """One micro-batch forward and back through this block alone."""
 
 
-@dataclass(slots=True)
-class Tally:
-    """A stage that grows block by block, for micro-batches of one size."""
+class Tally(NamedTuple):
+    """What blocks in a row take as one stage, for micro-batches of one size.
 
-    size: int
+    Neighbours add up in any grouping: `a.then(b).then(c) == a.then(b.then(c))`.
+    """
+
     blocks: int = 0
     weights: int = 0
     inputs: float = 0.0
     kept: float = 0.0
     peak: float = 0.0
     entered: float = 0.0
-    """What entered its blocks so far."""
+    """What entered its blocks."""
     peak_by_block: float = 0.0
 
-    def add(self, block: BlockBudget) -> None:
-        """Put another block at the end."""
-        size, entering = self.size, block.inputs.at(self.size)
+    @classmethod
+    def of(cls, block: BlockBudget, size: int) -> Tally:
+        """Return what one block takes for micro-batches of `size` samples."""
+        entering, peak = block.inputs.at(size), block.peak.at(size)
+        return cls(
+            blocks=1,
+            weights=block.weights,
+            inputs=entering,
+            kept=block.kept.at(size),
+            peak=peak,
+            entered=entering,
+            # Computed again while the gradient of its output waits.
+            peak_by_block=peak + block.outputs.at(size),
+        )
+
+    def then(self, after: Tally) -> Tally:
+        """Return what these blocks and those after them take as one stage."""
+        if not self.blocks:
+            return after
         # The boundary between two blocks is the output of one and the input of the other.
-        shared = entering if self.blocks else 0.0
-        self.inputs = self.inputs if self.blocks else entering
-        self.peak = max(self.peak, self.kept - shared + block.peak.at(size))
-        self.kept += block.kept.at(size) - shared
-        # Computed again while the gradient of its output waits.
-        again = self.entered + block.peak.at(size) + block.outputs.at(size)
-        self.peak_by_block = max(self.peak_by_block, again)
-        self.entered += entering
-        self.weights += block.weights
-        self.blocks += 1
+        beside = self.kept - after.inputs
+        return Tally(
+            blocks=self.blocks + after.blocks,
+            weights=self.weights + after.weights,
+            inputs=self.inputs,
+            kept=beside + after.kept,
+            peak=max(self.peak, beside + after.peak),
+            entered=self.entered + after.entered,
+            peak_by_block=max(self.peak_by_block, self.entered + after.peak_by_block),
+        )
 
     def activations(self, recompute: Recompute, alive: int) -> float:
         """Return the peak of activations and temporaries; see `MemoryMeter.activations`."""
@@ -108,10 +126,7 @@ class Budget:
 
     def tally(self, start: int, stop: int, size: int) -> Tally:
         """Return the blocks from `start` up to `stop` as one stage."""
-        tally = Tally(size)
-        for block in self.blocks[start:stop]:
-            tally.add(block)
-        return tally
+        return add_up(self.blocks[start:stop], size)
 
     def fits(self, limit: float, size: int, recompute: Recompute, alive: Sequence[int]) -> bool:
         """Return whether the chain can be cut so that every stage fits the limit.
@@ -139,12 +154,17 @@ class Budget:
         self, limit: float, size: int, recompute: Recompute, alive: int, start: int
     ) -> int:
         """Return where the longest stage ends that begins with block `start` and fits."""
-        tally = Tally(size)
+        tally = Tally()
         for stop in range(start, len(self)):
-            tally.add(self.blocks[stop])
+            tally = tally.then(Tally.of(self.blocks[stop], size))
             if tally.total(recompute, alive) > limit:
                 return stop
         return len(self)
+
+
+def add_up(blocks: Iterable[BlockBudget], size: int) -> Tally:
+    """Return what blocks in a row take as one stage."""
+    return reduce(Tally.then, (Tally.of(block, size) for block in blocks), Tally())
 
 
 def measure_budget(meter: MemoryMeter, weights: ParameterBytes) -> Budget:

@@ -12,11 +12,8 @@ from __future__ import annotations
 from dataclasses import astuple, dataclass
 
 from stages.train.gpipe.budget import BlockBudget, Budget
-from stages.train.gpipe.memory import Recompute
-from stages.train.gpipe.orders import Schedule, most_alive
 
 LONGEST_UNIT = 12
-_DEEPEST = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,32 +65,3 @@ def find_family(budget: Budget) -> Family | None:
         repeats=repeats,
         after=budget.blocks[start + blocks :],
     )
-
-
-def deepest(
-    family: Family,
-    limit: float,
-    *,
-    stages: int,
-    batch: int,
-    micro_batches: int,
-    schedule: Schedule,
-    recompute: Recompute,
-) -> int | None:
-    """Return the largest number of repeats that so many stages fit, or None if not even one."""
-    size = -(-batch // micro_batches)
-    alive = [most_alive(schedule, k, stages, micro_batches) for k in range(stages)]
-    alive = alive if stages > 1 else [1]
-
-    def fits(repeats: int) -> bool:
-        return family.budget(repeats).fits(limit, size, recompute, alive)
-
-    if not fits(1):
-        return None
-    low, high = 1, 2
-    while high < _DEEPEST and fits(high):
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low

@@ -15,8 +15,9 @@ from pydantic import ByteSize
 
 from pipeline.report.blocks import Block, Cell, Note, Table
 from stages.train.gpipe.chain import Chain
+from stages.train.gpipe.depth import Depths
 from stages.train.gpipe.draft import Drafts, Link, gib, powers
-from stages.train.gpipe.family import Family, deepest, find_family
+from stages.train.gpipe.family import Family, find_family
 from stages.train.gpipe.memory import Autocast, Loss, MemoryMeter, Recompute, any_loss
 from stages.train.gpipe.planner import profile_sizes
 from stages.train.gpipe.profile import Profile, profile_chain
@@ -121,18 +122,19 @@ def _row(modes: Sequence[Drafts], count: int, plain_s: float) -> tuple[Cell, ...
 
 
 def _largest(drafts: Drafts, family: Family, memory: int) -> Table:
-    naive = _deepest(drafts, family, memory, 1, "never", (1,))
+    depths = Depths(family, memory, batch=drafts.batch, schedule=drafts.schedule)
+    naive = depths.most(stages=1, micro_batches=1, recompute="never")
     rows: list[tuple[Cell, ...]] = []
     for count in powers(MOST_DEVICES):
         tried = sorted({m for m in (*powers(drafts.batch, count), drafts.batch) if m >= count})
-        found = [_deepest(drafts, family, memory, count, mode, tried) for mode in _MODES]
+        found = [_deepest(depths, count, tried, mode) for mode in _MODES]
         most = max((one for one in found if one), default=None)
         times = None
         if naive and most:
-            times = family.parameters(most[0]) / family.parameters(naive[0])
+            times = family.parameters(most[0]) / family.parameters(naive)
         in_millions = [family.parameters(one[0]) / 1e6 if one else None for one in found]
         rows.append((count, *in_millions, *(most or (None, None)), times))
-    alone = f"{family.parameters(naive[0]) / 1e6:,.1f} M" if naive else "nothing"
+    alone = f"{family.parameters(naive) / 1e6:,.1f} M" if naive else "nothing"
     return Table(
         title=f"Largest network of this family on devices of {gib(memory)}",
         columns=(
@@ -150,24 +152,14 @@ def _largest(drafts: Drafts, family: Family, memory: int) -> Table:
 
 
 def _deepest(
-    drafts: Drafts,
-    family: Family,
-    memory: int,
-    stages: int,
-    recompute: Recompute,
-    micro_batches: Sequence[int],
+    depths: Depths, stages: int, tried: Sequence[int], recompute: Recompute
 ) -> tuple[int, int] | None:
-    """Return the most repeats, and with how many micro-batches."""
+    """Return the most repeats, and with how few micro-batches of those tried."""
     found = [
         (repeats, -m)
-        for m in micro_batches
-        if (
-            repeats := deepest(
-                family, memory, stages=stages, batch=drafts.batch, micro_batches=m,
-                schedule=drafts.schedule, recompute=recompute,
-            )
-        )
-    ]  # fmt: skip
+        for m in tried
+        if (repeats := depths.most(stages=stages, micro_batches=m, recompute=recompute))
+    ]
     if not found:
         return None
     repeats, fewest = max(found)

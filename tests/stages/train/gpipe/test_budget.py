@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
+from budgets import block, chain
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.train.gpipe.budget import BlockBudget, Budget, Line
+from stages.train.gpipe.budget import Budget
 from stages.train.gpipe.family import find_family
 from stages.train.gpipe.partition import partition
 
 NUMBERS = st.integers(0, 9)
-
-
-def block(weights=1, kept=1, boundary=0, name="b", leaving=None):
-    leaving = boundary if leaving is None else leaving
-    keeps = Line(boundary + leaving, kept + boundary + leaving)
-    return BlockBudget(
-        name=name, parameters=weights, weights=weights, inputs=Line(0, boundary),
-        outputs=Line(0, leaving), kept=keeps, peak=Line(keeps.fixed, keeps.each + 1),
-    )  # fmt: skip
-
-
-def chain(blocks):
-    """What leaves a block is what enters the next one."""
-    entering = [boundary for _, _, boundary in blocks]
-    return Budget(
-        tuple(
-            block(weights, kept, boundary, leaving=after)
-            for (weights, kept, boundary), after in zip(blocks, [*entering[1:], 0], strict=True)
-        )
-    )
 
 
 CHAINS = st.lists(st.tuples(NUMBERS, NUMBERS, st.integers(0, 3)), min_size=1, max_size=8).map(chain)

@@ -8,7 +8,8 @@ from chains import images_for, transformer_chain
 
 from pipeline.report.blocks import Note, Table
 from stages.train.gpipe.budget import measure_budget
-from stages.train.gpipe.family import deepest, find_family
+from stages.train.gpipe.depth import Depths
+from stages.train.gpipe.family import find_family
 from stages.train.gpipe.forecast import forecast
 from stages.train.gpipe.memory import MemoryMeter
 from stages.train.gpipe.profile import Profile
@@ -60,9 +61,9 @@ def test_a_network_of_the_depth_that_is_foretold_really_fits_and_one_block_more_
     meter = MemoryMeter(CHAIN, images_for(CHAIN, 1))
     family = find_family(measure_budget(meter, WEIGHTS))
     assert family is not None
-    repeats = deepest(
-        family, MEMORY, stages=1, batch=BATCH, micro_batches=4, schedule="gpipe", recompute="never"
-    )
+    depths = Depths(family, MEMORY, batch=BATCH)
+    repeats = depths.most(stages=1, micro_batches=4, recompute="never")
+    assert repeats is not None
     for more, fits in ((0, True), (1, False)):
         chain = transformer_chain(depth=repeats + more)
         whole = MemoryMeter(chain, images_for(chain, 1)).stage(0, len(chain), BATCH // 4).peak
