@@ -5,7 +5,8 @@ python -m benchmarks.gpipe [--quick] [--rounds N] [--schedule 1f1b]
 A step is forward and backward of one mini-batch of the reference transformer (no optimizer), each
 stage with one thread. ``plain`` is gradient accumulation written by hand, in as many micro-batches
 as the pipeline; ``best plain`` is the number of micro-batches with which that is fastest. K stages
-of equal cost reach K M / (M + K - 1) at best: the ideal.
+of equal cost reach K M / (M + K - 1) at best: the ideal. ``our zero bubble`` is our pipeline, too,
+with `schedule: zero_bubble`, for which that is no bound.
 """
 
 from __future__ import annotations
@@ -37,18 +38,25 @@ from stages.train.micro_batches import MicroBatches
 from stages.train.parallel_config import ParallelConfig
 from stages.train.precision import FP32
 
-PLAIN, BEST, OURS, TORCH, PIECES = (
-    "plain", "best plain", "our pipeline", "torch pipelining", "our accumulation",
+PLAIN, BEST, OURS, ZERO, TORCH, PIECES = (
+    "plain", "best plain", "our pipeline", "our zero bubble", "torch pipelining",
+    "our accumulation",
 )  # fmt: skip
+PIPELINES = (OURS, ZERO)
 STAGES = 2
 MICRO_BATCHES = (1, 4, 8, 16, 32)
 ROUNDS = 10
 """Of one step each: the sides of a round run within seconds, however the machine's clock moves."""
 TARGETS = {
-    **{f"M={m}: {OURS} / {PLAIN} / ideal": 0.96 for m in (4, 8, 16)},
-    f"M=32: {OURS} / {PLAIN} / ideal": 0.90,
-    f"{OURS} at its best / {BEST}": 1.8,
-    **{f"M={m}: {OURS} / {TORCH}": 1.1 if m in (8, 16) else 1.0 for m in MICRO_BATCHES},
+    name: target
+    for side in PIPELINES
+    for name, target in (
+        *((f"M={m}: {side} / {PLAIN} / ideal", 0.96) for m in (4, 8, 16)),
+        (f"M=32: {side} / {PLAIN} / ideal", 0.90),
+        (f"{side} at its best / {BEST}", 1.8),
+        *((f"M={m}: {side} / {TORCH}", 1.1 if m in (8, 16) else 1.0) for m in MICRO_BATCHES),
+    )
+} | {
     f"M=8: {PIECES} / {PLAIN}": 0.98,
 }
 _KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
@@ -79,9 +87,10 @@ def main() -> None:
                     measured = take_turns(turns, rounds=rounds, unit="step")
                 print_table(f"M={micro_batches}", measured, PLAIN)
                 figures |= figures_of(micro_batches, measured)
-    figures[f"{OURS} at its best / {BEST}"] = max(
-        figures[f"M={m}: {OURS} / {BEST}"] for m in MICRO_BATCHES
-    )
+    for side in PIPELINES:
+        figures[f"{side} at its best / {BEST}"] = max(
+            figures[f"M={m}: {side} / {BEST}"] for m in MICRO_BATCHES
+        )
     notes = [f"{STAGES} stages, one thread each; schedule {options.schedule}; cut at block {cut}"]
     conclude("gpipe", watch, figures, TARGETS, notes)
 
@@ -120,17 +129,22 @@ def sides(
 ) -> Iterator[Mapping[str, Step]]:
     """Set up every side with the same weights and the same mini-batch."""
     batch = words_of(shape)
-    ours = language_model(shape)
+    ours, zero = language_model(shape), language_model(shape)
     setup = replace(setup, chain=chain_of(ours), micro_batches=micro_batches)
+    other = replace(setup, chain=chain_of(zero), schedule="zero_bubble")
     pieces = language_model(shape)
     accumulation = MicroBatches(pieces, pieces, FP32, CPU, 0.0, micro_batches)
     theirs.prepare(micro_batches)
-    with closing(Processes(setup, threads=1)) as engine:
+    with (
+        closing(Processes(setup, threads=1)) as engine,
+        closing(Processes(other, threads=1)) as zero_engine,
+    ):
         yield {
             PLAIN: _plain(language_model(shape), batch, micro_batches),
             BEST: _plain(language_model(shape), batch, best),
             PIECES: _ours(pieces, accumulation, batch),
             OURS: _ours(ours, engine, batch),
+            ZERO: _ours(zero, zero_engine, batch),
             TORCH: theirs.step,
         }
 
@@ -152,13 +166,14 @@ def figures_of(micro_batches: int, measured: Measured) -> dict[str, float]:
     prefix = f"M={micro_batches}"
     figures = rates(prefix, measured)
     ideal = STAGES * micro_batches / (micro_batches + STAGES - 1)
-    speedup = measured.ratio(OURS, PLAIN)
-    figures[f"{prefix}: {OURS} / {PLAIN}"] = speedup
-    figures[f"{prefix}: {OURS} / {PLAIN} / ideal"] = speedup / ideal
-    figures[f"{prefix}: {OURS} / {BEST}"] = measured.ratio(OURS, BEST)
-    figures[f"{prefix}: {OURS} / {TORCH}"] = measured.ratio(OURS, TORCH)
+    for side in PIPELINES:
+        speedup = measured.ratio(side, PLAIN)
+        figures[f"{prefix}: {side} / {PLAIN}"] = speedup
+        figures[f"{prefix}: {side} / {PLAIN} / ideal"] = speedup / ideal
+        figures[f"{prefix}: {side} / {BEST}"] = measured.ratio(side, BEST)
+        figures[f"{prefix}: {side} / {TORCH}"] = measured.ratio(side, TORCH)
+        figures[f"{prefix}: {side} / {PLAIN}, by CPU time"] = measured.ratio(side, PLAIN, "cpu")
     figures[f"{prefix}: {TORCH} / {PLAIN}"] = measured.ratio(TORCH, PLAIN)
-    figures[f"{prefix}: {OURS} / {PLAIN}, by CPU time"] = measured.ratio(OURS, PLAIN, "cpu")
     figures[f"{prefix}: {PIECES} / {PLAIN}"] = measured.ratio(PIECES, PLAIN, "cpu")
     return figures
 

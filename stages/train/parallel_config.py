@@ -21,7 +21,9 @@ class ParallelConfig(StageConfig):
     """Pieces of a mini-batch; ``auto`` takes what the simulator predicts to be fastest, and one
     without a pipeline."""
     schedule: Literal["gpipe", "1f1b", "interleaved_1f1b", "zero_bubble"] = "gpipe"
-    """Order of the work; the last two only with `engine: distributed`."""
+    """Order of the work; ``zero_bubble`` fills waits with the gradients of weights, which nobody
+    waits for, and goes with `recompute: never`. ``interleaved_1f1b`` needs `engine: distributed`,
+    where it and ``zero_bubble`` give each rank two stages."""
     recompute: bool | Literal["never", "except_last", "always", "blocks"] = False
     """Forget activations and compute them again in the backward pass: of a stage for all
     micro-batches but the last (``except_last``), for all (``always``, ``true``), or block by block
@@ -52,6 +54,20 @@ class ParallelConfig(StageConfig):
         """Whether an engine of pipelines computes gradients, rather than one forward pass."""
         return self.pipeline != 1 or self.recompute_mode != "never" or self.engine == "distributed"
 
+    @property
+    def own_schedule(self) -> Literal["gpipe", "1f1b", "zero_bubble"]:
+        """The order in which stages work here; those of two stages a rank come nearest to 1F1B."""
+        if self.schedule == "gpipe":
+            return "gpipe"
+        if self.schedule == "zero_bubble" and self.engine != "distributed":
+            return "zero_bubble"
+        return "1f1b"
+
+    @property
+    def defers_weights(self) -> bool:
+        """Whether gradients of weights are computed apart from those that other stages wait for."""
+        return self.own_schedule == "zero_bubble"
+
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
         if self.pipeline == "auto" and self.memory is None:
@@ -59,10 +75,17 @@ class ParallelConfig(StageConfig):
                 "pipeline: 'auto' takes the fewest stages that fit the memory of a device, and "
                 "memory is not set. Add memory: 16GiB, or give the number of stages."
             )
-        if self.schedule in ("interleaved_1f1b", "zero_bubble") and self.engine != "distributed":
+        if self.schedule == "interleaved_1f1b" and self.engine != "distributed":
             raise ValueError(
-                f"schedule: '{self.schedule}' runs with engine: 'distributed' only, not "
-                f"'{self.engine}'. Set engine: distributed, or use schedule: gpipe or 1f1b."
+                "schedule: 'interleaved_1f1b' runs with engine: 'distributed' only, not "
+                f"'{self.engine}'. Set engine: distributed, or use schedule: gpipe, 1f1b or "
+                "zero_bubble."
+            )
+        if self.schedule == "zero_bubble" and self.recompute_mode != "never":
+            raise ValueError(
+                f"recompute: '{self.recompute_mode}' does not go with schedule: 'zero_bubble', "
+                "which splits the backward pass of a graph that has to be there. Set recompute: "
+                "never, or use schedule: gpipe or 1f1b."
             )
         if isinstance(self.pipeline, int) and isinstance(self.micro_batches, int):
             if self.pipeline > 1 and self.micro_batches < self.pipeline:

@@ -69,11 +69,6 @@ def open_staged(
     """
     parallel = config.parallel
     check_engine(config, ctx.device)
-    if parallel.schedule == "zero_bubble" and parallel.recompute_mode != "never":
-        raise ConfigError(
-            "stages.train.parallel.recompute: does not go with schedule: 'zero_bubble', which "
-            "splits the backward pass of a graph that has to be there. Set recompute: never."
-        )
     network = ChainedNetwork.of(module, config, precision, ctx.device, images, batch_size)
     plan = _plan(network, parallel, layout) if layout.is_first else None
     # Two profiles are never the same: the first rank's plan is everybody's.
@@ -84,7 +79,7 @@ def open_staged(
     setup = network.setup(
         tuple(bounds),
         micro_batches,
-        "gpipe" if parallel.schedule == "gpipe" else "1f1b",
+        parallel.own_schedule,
         traits=probed.traits,
         seed=ctx.seed + layout.shard[0],  # other dropout for other samples
     )

@@ -176,7 +176,7 @@ def measure_budget(meter: MemoryMeter, weights: ParameterBytes) -> Budget:
 def _measure(
     meter: MemoryMeter, weights: ParameterBytes, blocks: Sequence[Block], position: int
 ) -> BlockBudget:
-    low, high = (meter.stage(position, position + 1, size) for size in SIZES)
+    low, high = (meter.stage(position, position + 1, size, meter.defers_weights) for size in SIZES)
     block = blocks[position]
     return BlockBudget(
         name=block.name,

@@ -2,6 +2,7 @@
 
     out = cell.forward(m, carry)        # forgets the graph if it is to be computed again
     grads = cell.backward(m, grads)     # of the carry that forward was given
+    cell.weights(m)                     # where a schedule has the gradients of weights come later
 
 Recomputation is the cell's own (GPipe, section 2.3, "re-materialization"): forward without a graph,
 keeping the input only, and again with one in the backward pass, with the same random numbers and
@@ -11,7 +12,7 @@ without counting for batch norm statistics.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,6 +20,7 @@ import torch
 
 from pipeline.device import Device
 from stages.train.deferred_norm import DeferredNorms
+from stages.train.deferred_weights import DeferredWeights
 from stages.train.gpipe.chain import Block, Carry
 from stages.train.gpipe.probe import Traits, overwrites_input
 from stages.train.gpipe.randomness import key, keyed
@@ -44,6 +46,8 @@ class CellPlan:
     seed: int
     precision: Precision
     device: Device
+    defers_weights: bool = False
+    """Whether gradients of weights are computed by `Cell.weights`; nothing is recomputed then."""
 
     def run_block(
         self,
@@ -86,6 +90,7 @@ class Cell:
 
     def __post_init__(self) -> None:
         self._norms = DeferredNorms(block.module for block in self.blocks)
+        self._later = DeferredWeights() if self.plan.defers_weights else None
         self._keeps_input = not overwrites_input(self.plan.traits)
 
     @contextmanager
@@ -97,6 +102,8 @@ class Cell:
                 yield
         finally:
             self._alive.clear()
+            if self._later is not None:
+                self._later.clear()
 
     def forward(self, m: int, carry: Carry) -> Carry:
         """Run a micro-batch through; returns what crosses to the next stage, without a graph."""
@@ -107,7 +114,8 @@ class Cell:
             self._alive[m] = _Alive(carry, None)
             return outputs
         inputs = self._leaves(carry)
-        outputs = self._run(m, self._own(inputs), first_time=True)
+        with nullcontext() if self._later is None else self._later.deferred():
+            outputs = self._run(m, self._own(inputs), first_time=True)
         self._alive[m] = _Alive(inputs, outputs)
         return tuple(tensor.detach() for tensor in outputs)
 
@@ -124,6 +132,8 @@ class Cell:
         alive = self._alive.pop(m)
         if alive.outputs is not None:
             _backward(alive.outputs, grads)
+            if self._later is not None:
+                self._later.keep(m)
             return tuple(tensor.grad for tensor in alive.inputs)
         self._norms.select(None)
         if self.plan.recompute == "blocks":
@@ -131,6 +141,11 @@ class Cell:
         inputs = self._leaves(alive.inputs)
         _backward(self._run(m, self._own(inputs), first_time=False), grads)
         return tuple(tensor.grad for tensor in inputs)
+
+    def weights(self, m: int) -> None:
+        """Add what the backward pass of micro-batch m left for later to ``grad``."""
+        if self._later is not None:
+            self._later.work_off(m)
 
     def _forgets(self, m: int) -> bool:
         mode = self.plan.recompute

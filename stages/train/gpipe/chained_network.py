@@ -56,7 +56,10 @@ class ChainedNetwork:
         chain = open_chain(module, images, config.parallel)
         repeats = -(-batch_size // len(images))
         example = images.repeat(repeats, *[1] * (images.dim() - 1))[:batch_size]
-        meter = MemoryMeter(chain, example, autocast=partial(precision.autocast, device))
+        meter = MemoryMeter(
+            chain, example, autocast=partial(precision.autocast, device),
+            defers_weights=config.parallel.defers_weights,
+        )  # fmt: skip
         return cls(
             chain=chain, config=config, precision=precision, device=device, example=example,
             meter=meter,

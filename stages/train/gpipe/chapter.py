@@ -8,7 +8,7 @@ from stages.train.gpipe.pipeline_plan import PipelinePlan, StagePlan
 from stages.train.gpipe.timeline import Timeline
 
 MIB = 2**20
-_KINDS = ("forward", "backward")
+_KINDS = ("forward", "backward", "weights")
 _RECOMPUTE = {
     "never": "nothing",
     "except_last": "every micro-batch but the last",
@@ -91,15 +91,17 @@ def layers(stage: StagePlan) -> str:
 
 def _gantt(plan: PipelinePlan, timeline: Timeline) -> Gantt:
     begin = min((span.start_s for span in timeline.spans), default=0.0)
+    done = {span.work.kind for span in timeline.spans}
+    kinds = tuple(kind for kind in _KINDS if kind in done)
     return Gantt(
         title="One measured step",
         x_label="ms",
         rows=tuple(f"stage {k}" for k in range(timeline.stages)),
-        kinds=_KINDS,
+        kinds=kinds,
         spans=tuple(
             GanttSpan(
                 row=span.stage,
-                kind=_KINDS.index(span.work.kind),
+                kind=kinds.index(span.work.kind),
                 start=1e3 * (span.start_s - begin),
                 end=1e3 * (span.end_s - begin),
                 label=str(span.work.micro_batch),

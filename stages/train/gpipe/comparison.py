@@ -31,7 +31,10 @@ def compare_activations(plan: PipelinePlan, meter: MemoryMeter) -> ActivationPea
     def fullest(recompute: Recompute) -> int:
         peaks = []
         for stage, (start, stop) in enumerate(pairwise(plan.bounds)):
-            alive = most_alive(plan.schedule, stage, stages, plan.micro_batches)
+            # What is computed again cannot be split, and would go as 1F1B.
+            splits = plan.schedule == "zero_bubble" and recompute != "never"
+            schedule = "1f1b" if splits else plan.schedule
+            alive = most_alive(schedule, stage, stages, plan.micro_batches)
             alive = alive if stages > 1 else 1
             peaks.append(meter.activations(start, stop, plan.sizes[0], recompute, alive))
         return max(peaks)

@@ -53,11 +53,14 @@ def work_off(cell: Cell, works: Sequence[Work], courier: Courier, stamps: Stamps
             start, cpu = clock(), cpu_clock()
             carry = cell.forward(m, carry)
             courier.give_forward(m, carry)
-        else:
+        elif work.kind == "backward":
             grads = courier.take_backward(m)
             start, cpu = clock(), cpu_clock()
             grads = cell.backward(m, grads)
             courier.give_backward(m, grads)
+        else:
+            start, cpu = clock(), cpu_clock()
+            cell.weights(m)
         stamps[place] = start
         stamps[place + 1] = clock()
         stamps[place + 2] = cpu_clock() - cpu
@@ -87,7 +90,7 @@ def timeline_of(orders: Sequence[Sequence[Work]], stamps: Sequence[Stamps]) -> T
         for stage, works in enumerate(orders)
         for place, work in enumerate(works)
     ]
-    micro_batches = len(orders[0]) // 2
+    micro_batches = 1 + max(work.micro_batch for work in orders[0])
     return Timeline(stages=len(orders), micro_batches=micro_batches, spans=tuple(spans))
 
 

@@ -88,18 +88,18 @@ class Drafts:
         """Memory by block; measured when something asks for it."""
         return measure_budget(self.meter, self.weights)
 
-    def recomputing(self, recompute: Recompute) -> Drafts:
-        """Return the drafts of the same chain when something else is computed again."""
+    def changed(self, **settings: str) -> Drafts:
+        """Return the drafts of the same chain with another `recompute` or `schedule`."""
         assert self.budget  # so that it is measured once for both
         other = copy(self)
-        other.config = self.config.model_copy(update={"recompute": recompute})
+        other.config = self.config.model_copy(update=settings)
         other._of = {}
         return other
 
     @property
     def schedule(self) -> Schedule:
-        """The order that is simulated; interleaved and zero-bubble ones as 1F1B, no faster."""
-        return "gpipe" if self.config.schedule == "gpipe" else "1f1b"
+        """The order that is simulated; those of two stages a rank as 1F1B, which is no faster."""
+        return self.config.own_schedule
 
     def of(self, stages: int) -> list[Draft]:
         """Return every draft of so many stages that fits, the fastest first."""
@@ -190,9 +190,17 @@ class Drafts:
     def _times(self, bounds: Bounds, micro_batches: int) -> Times:
         forward, backward = self._seconds(micro_batches)
         links, longer = self._links(micro_batches), self.crowding(len(bounds) - 1)
+        weights = [0.0] * len(forward)
+        if self.schedule == "zero_bubble":
+            weights = list(self.profile.weights_s(self.batch / micro_batches))
+
+        def stages(seconds: Sequence[float]) -> list[float]:
+            return [longer * sum(seconds[a:b]) for a, b in pairwise(bounds)]
+
         return Times(
-            forward_s=[longer * sum(forward[a:b]) for a, b in pairwise(bounds)],
-            backward_s=[longer * sum(backward[a:b]) for a, b in pairwise(bounds)],
+            forward_s=stages(forward),
+            backward_s=stages([b - w for b, w in zip(backward, weights, strict=True)]),
+            weights_s=stages(weights),
             link_s=[links[cut - 1] for cut in bounds[1:-1]],
         )
 

@@ -28,6 +28,11 @@ MOST_DEVICES = 64
 _MODES: tuple[Recompute, ...] = ("never", "always", "blocks")
 
 
+def _modes(drafts: Drafts) -> tuple[Recompute, ...]:
+    """Return the ways of keeping activations that go with the schedule."""
+    return ("never",) if drafts.config.defers_weights else _MODES
+
+
 def forecast(
     config: ParallelConfig,
     chain: Chain,
@@ -62,15 +67,20 @@ def forecast(
     batch = len(images)
     drafts = Drafts(
         config=asked,
-        meter=MemoryMeter(chain, images, loss=loss, autocast=autocast),
+        meter=MemoryMeter(
+            chain, images, loss=loss, autocast=autocast, defers_weights=config.defers_weights
+        ),
         profile=profile
-        or profile_chain(chain, images, profile_sizes(asked, batch), loss=loss, autocast=autocast),
+        or profile_chain(
+            chain, images, profile_sizes(asked, batch), loss=loss, autocast=autocast,
+            defers_weights=config.defers_weights,
+        ),
         batch=batch,
         weights=weights,
         link=link or Link(),
         cores=None,
         cuts=None,
-    )
+    )  # fmt: skip
     counts = powers(max(devices, 1))
     counts = counts if counts[-1] == devices else [*counts, devices]
     tables: list[Block] = [_this_network(drafts, counts)]
@@ -85,8 +95,8 @@ def _this_network(drafts: Drafts, counts: Sequence[int]) -> Table:
     config, batch = drafts.config, drafts.batch
     assert config.memory is not None
     plain_s = min(drafts.profile.step_s(batch, m) for m in powers(batch))
-    tried = dict.fromkeys((config.recompute_mode, *_MODES))
-    modes = [drafts.recomputing(mode) for mode in tried]
+    tried = dict.fromkeys((config.recompute_mode, *_modes(drafts)))
+    modes = [drafts.changed(recompute=mode) for mode in tried]
     blocks = drafts.budget.blocks
     return Table(
         title=f"This network on devices of {gib(config.memory)}",
@@ -122,12 +132,13 @@ def _row(modes: Sequence[Drafts], count: int, plain_s: float) -> tuple[Cell, ...
 
 
 def _largest(drafts: Drafts, family: Family, memory: int) -> Table:
+    modes = _modes(drafts)
     depths = Depths(family, memory, batch=drafts.batch, schedule=drafts.schedule)
     naive = depths.most(stages=1, micro_batches=1, recompute="never")
     rows: list[tuple[Cell, ...]] = []
     for count in powers(MOST_DEVICES):
         tried = sorted({m for m in (*powers(drafts.batch, count), drafts.batch) if m >= count})
-        found = [_deepest(depths, count, tried, mode) for mode in _MODES]
+        found = [_deepest(depths, count, tried, mode) for mode in modes]
         most = max((one for one in found if one), default=None)
         times = None
         if naive and most:
@@ -138,7 +149,7 @@ def _largest(drafts: Drafts, family: Family, memory: int) -> Table:
     return Table(
         title=f"Largest network of this family on devices of {gib(memory)}",
         columns=(
-            "devices", *(f"{mode} (M)" for mode in _MODES), "repeats", "micro-batches", "x naive",
+            "devices", *(f"{mode} (M)" for mode in modes), "repeats", "micro-batches", "x naive",
         ),
         rows=tuple(rows),
         caption="Parameters in millions by what is computed again; repeats and micro-batches are "

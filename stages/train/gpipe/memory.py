@@ -22,6 +22,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.nn.functional import cross_entropy
 
+from stages.train.deferred_weights import DeferredWeights
 from stages.train.gpipe.chain import Block, Carry, Chain
 from stages.train.gpipe.tracker import StorageTracker
 
@@ -46,7 +47,8 @@ class StageMemory:
     outputs: int
     """What goes on to the next stage; nothing from the last."""
     kept: int
-    """Between its forward and its backward pass: inputs, outputs, what autograd saves."""
+    """Between its forward and its backward pass: inputs, outputs, what autograd saves; or after
+    that, what gradients of weights that come later are computed from, where that is more."""
     peak: int
     """Forward and back, with nothing else there."""
 
@@ -61,6 +63,7 @@ class MemoryMeter:
         *,
         loss: Loss = any_loss,
         autocast: Autocast = nullcontext,
+        defers_weights: bool = False,
     ) -> None:
         """Copy the chain.
 
@@ -69,7 +72,9 @@ class MemoryMeter:
             images: an example of what the first block takes; only its shape and type matter.
             loss: from the last block's output to a scalar.
             autocast: the context of a forward pass.
+            defers_weights: gradients of weights come later, as zero-bubble schedules have them.
         """
+        self.defers_weights = defers_weights
         self._mode = FakeTensorMode()
         with FakeCopyMode(self._mode):
             self.chain = copy.deepcopy(chain)
@@ -93,7 +98,7 @@ class MemoryMeter:
         Backward passes come in the order of the forward passes, so under ``except_last`` the last
         one's activations wait while the first is computed again.
         """
-        stage = self.stage(start, stop, size)
+        stage = self.stage(start, stop, size, self.defers_weights and recompute == "never")
         match recompute:
             case "never":
                 return (alive - 1) * stage.kept + stage.peak
@@ -121,15 +126,22 @@ class MemoryMeter:
         """Return the bytes of a micro-batch over a cut after each block but the last."""
         return tuple(carry_bytes(carry) for carry in self.carries(size)[1:-1])
 
-    def _stage(self, start: int, stop: int, size: int) -> StageMemory:
+    def _stage(self, start: int, stop: int, size: int, defers_weights: bool = False) -> StageMemory:
         """Measure the blocks from `start` up to `stop` as one stage."""
+        later = DeferredWeights() if defers_weights else None
         run = self._run(start, stop, size)
         with self._tracked() as tracker:
             inputs = run.inputs()
             inputs_bytes = tracker.bytes
-            roots = run.forward(inputs)
+            with nullcontext() if later is None else later.deferred():
+                roots = run.forward(inputs)
             kept = tracker.bytes
             run.backward(roots)
+            if later is not None:
+                del inputs, roots
+                later.keep(0)
+                kept = max(kept, tracker.bytes)
+                later.work_off(0)
         return StageMemory(
             inputs=inputs_bytes,
             outputs=carry_bytes(self.carries(size)[stop]) if stop < len(self.chain) else 0,

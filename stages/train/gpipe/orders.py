@@ -5,15 +5,22 @@ K stages, M micro-batches, stage 0 first:
 gpipe    all forward, then all backward in the same order (so gradients add up as in one process)
 1f1b     stage k runs K-k-1 forwards ahead, then one backward for each forward: at most K-k
          micro-batches are alive on it, whatever M is (PipeDream-flush, arXiv 2006.09503)
+zero_bubble  as 1f1b, but backward is only the gradient of the input, for which another stage
+         waits; that of the weights comes up to 2k micro-batches later on stage k, and fills what
+         would be a wait. With M >= 2K-1, 2K-1 micro-batches are alive on each stage, and where the
+         three parts take about equally long a stage waits for its first input only (ZB-H2 of "Zero
+         Bubble Pipeline Parallelism", arXiv 2401.10241, with one optimizer step after all); with
+         fewer, K (ZB-H1)
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["forward", "backward"]
-Schedule = Literal["gpipe", "1f1b"]
+Kind = Literal["forward", "backward", "weights"]
+Schedule = Literal["gpipe", "1f1b", "zero_bubble"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +33,8 @@ class Work:
 
 def order(schedule: Schedule, stage: int, stages: int, micro_batches: int) -> tuple[Work, ...]:
     """Return what a stage does in one step, in order."""
+    if schedule == "zero_bubble":
+        return tuple(_zero_bubble(stage, stages, micro_batches))
     ahead = micro_batches if schedule == "gpipe" else min(stages - stage - 1, micro_batches)
     forwards = [Work("forward", m) for m in range(micro_batches)]
     backwards = [Work("backward", m) for m in range(micro_batches)]
@@ -35,10 +44,26 @@ def order(schedule: Schedule, stage: int, stages: int, micro_batches: int) -> tu
     return (*works, *backwards[len(rest) :])
 
 
+def _zero_bubble(stage: int, stages: int, micro_batches: int) -> Iterator[Work]:
+    pace = 2 if micro_batches >= 2 * stages - 1 else 1
+    ahead, behind = (min(pace * k, micro_batches) for k in (stages - stage - 1, stage))
+    for m in range(ahead):
+        yield Work("forward", m)
+    for m in range(micro_batches):
+        if m + ahead < micro_batches:
+            yield Work("forward", m + ahead)
+        yield Work("backward", m)
+        if m >= behind:
+            yield Work("weights", m - behind)
+    for m in range(micro_batches - behind, micro_batches):
+        yield Work("weights", m)
+
+
 def most_alive(schedule: Schedule, stage: int, stages: int, micro_batches: int) -> int:
-    """Return how many micro-batches have gone forward and not yet back on a stage, at most."""
+    """Return how many micro-batches have gone forward and are not yet done with, at most."""
+    ends = "weights" if schedule == "zero_bubble" else "backward"
     alive = most = 0
     for work in order(schedule, stage, stages, micro_batches):
-        alive += 1 if work.kind == "forward" else -1
+        alive += (work.kind == "forward") - (work.kind == ends)
         most = max(most, alive)
     return most

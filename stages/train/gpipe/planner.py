@@ -20,7 +20,7 @@ from pipeline.errors import ConfigError
 from stages.train.gpipe.chain import Chain
 from stages.train.gpipe.company import Crowding, alone
 from stages.train.gpipe.draft import Draft, Drafts, Link, gib, powers
-from stages.train.gpipe.memory import Autocast, Loss, MemoryMeter, any_loss
+from stages.train.gpipe.memory import Autocast, Loss, MemoryMeter, Recompute, any_loss
 from stages.train.gpipe.partition import cut_at
 from stages.train.gpipe.pipeline_plan import PipelinePlan, StagePlan
 from stages.train.gpipe.profile import Profile, profile_chain
@@ -73,16 +73,22 @@ def plan_pipeline(
         crowding = Crowding(chain=chain, images=some, loss=loss, autocast=autocast, cores=cores)
     drafts = Drafts(
         config=config,
-        meter=meter or MemoryMeter(chain, images, loss=loss, autocast=autocast),
+        meter=meter
+        or MemoryMeter(
+            chain, images, loss=loss, autocast=autocast, defers_weights=config.defers_weights
+        ),
         profile=profile
-        or profile_chain(chain, images, profile_sizes(config, batch), loss=loss, autocast=autocast),
+        or profile_chain(
+            chain, images, profile_sizes(config, batch), loss=loss, autocast=autocast,
+            defers_weights=config.defers_weights,
+        ),
         batch=batch,
         weights=weights or ParameterBytes(),
         link=link or Link(),
         cores=cores,
         crowding=crowding,
         cuts=cut_at([b.name for b in chain.blocks], config.cuts) if config.cuts else None,
-    )
+    )  # fmt: skip
     stages = _numbers_of_stages(config, drafts)
     for count in stages:
         for draft in drafts.of(count)[:_MOST_CHECKED]:
@@ -148,7 +154,7 @@ def _measure(drafts: Drafts, draft: Draft) -> tuple[StagePlan, ...]:
                 layers=tuple(block.name for block in blocks),
                 parameters=num_parameters(blocks),
                 forward_ms=1e3 * times.forward_s[k],
-                backward_ms=1e3 * times.backward_s[k],
+                backward_ms=1e3 * (times.backward_s[k] + times.weights_s[k]),
                 activation_bytes=activations,
                 memory_bytes=drafts.weights.of(blocks) + activations,
             )
@@ -217,10 +223,14 @@ def _fits_nowhere(config: ParallelConfig, drafts: Drafts, stages: range) -> str:
     mends = [
         f"raise memory to {gib(as_is.bytes, up=True)} with micro_batches: {as_is.micro_batches}"
     ]
-    for mode in ("always", "blocks"):
-        again = drafts.least(most, mode)
+    splits = config.defers_weights  # which goes with nothing that is computed again
+    others = drafts.changed(schedule="1f1b") if splits else drafts
+    modes: tuple[Recompute, ...] = ("never", "always", "blocks") if splits else ("always", "blocks")
+    for mode in modes:
+        again = others.least(most, mode)
         if again.bytes <= config.memory:
-            mends.append(f"set recompute: {mode} with micro_batches: {again.micro_batches}")
+            also = "schedule: 1f1b and " if splits else ""
+            mends.append(f"set {also}recompute: {mode} with micro_batches: {again.micro_batches}")
             break
     for more in range(most + 1, min(len(drafts.meter.chain), drafts.batch) + 1):
         if drafts.least(more, config.recompute_mode).bytes <= config.memory and not config.cuts:

@@ -16,10 +16,12 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 
+from stages.train.deferred_weights import DeferredWeights
 from stages.train.gpipe.chain import Block, Carry, Chain
 from stages.train.gpipe.memory import Autocast, Loss, any_loss, leaves
 
@@ -44,6 +46,8 @@ class Profile:
     forward: tuple[tuple[float, ...], ...]
     """forward[size][block], seconds."""
     backward: tuple[tuple[float, ...], ...]
+    weights: tuple[tuple[float, ...], ...] = ()
+    """Of backward, what gradients of weights take that can come later; empty: nothing."""
 
     def forward_s(self, size: float) -> tuple[float, ...]:
         """Return the seconds of each block for a micro-batch of any size."""
@@ -52,6 +56,10 @@ class Profile:
     def backward_s(self, size: float) -> tuple[float, ...]:
         """Return the seconds of each block for a micro-batch of any size, gradients added up."""
         return self._at(self.backward, size)
+
+    def weights_s(self, size: float) -> tuple[float, ...]:
+        """Return the seconds of each block's backward pass that can come later."""
+        return self._at(self.weights, size) if self.weights else (0.0,) * len(self.names)
 
     def step_s(self, batch: int, micro_batches: int) -> float:
         """Return the seconds of a mini-batch on one device without a pipeline."""
@@ -79,6 +87,7 @@ def profile_chain(
     loss: Loss = any_loss,
     autocast: Autocast = nullcontext,
     rounds: int = ROUNDS,
+    defers_weights: bool = False,
 ) -> Profile:
     """Time every block; weights, gradients, statistics and random streams stay as they were.
 
@@ -89,10 +98,13 @@ def profile_chain(
         loss: from the last block's output to a scalar; its time is the last block's.
         autocast: the context of a forward pass.
         rounds: timings of which the median counts.
+        defers_weights: time the gradients of weights by themselves, as they can come later.
     """
     timer = _events if images.is_cuda else _thread_time
     forward: list[tuple[float, ...]] = []
     backward: list[tuple[float, ...]] = []
+    weights: list[tuple[float, ...]] = []
+    later = DeferredWeights() if defers_weights else None
     measured: list[int] = []
     began = time.perf_counter()
     with _undisturbed(chain, images.device):
@@ -102,16 +114,19 @@ def profile_chain(
             repeats = -(-size // len(images))
             some = images.repeat(repeats, *[1] * (images.dim() - 1))[:size]
             times = [
-                _time_blocks(chain, some, loss, autocast, timer) for _ in range(WARM_UPS + rounds)
+                _time_blocks(chain, some, loss, autocast, timer, later)
+                for _ in range(WARM_UPS + rounds)
             ][WARM_UPS:]
-            forward.append(_medians([f for f, _ in times]))
-            backward.append(_medians([b for _, b in times]))
+            forward.append(_medians([f for f, _, _ in times]))
+            backward.append(_medians([b for _, b, _ in times]))
+            weights.append(_medians([w for _, _, w in times]))
             measured.append(size)
     return Profile(
         names=tuple(block.name for block in chain.blocks),
         sizes=tuple(measured),
         forward=tuple(forward),
         backward=tuple(backward),
+        weights=tuple(weights) if defers_weights else (),
     )
 
 
@@ -120,11 +135,17 @@ def _medians(rounds: Sequence[Sequence[float]]) -> tuple[float, ...]:
 
 
 def _time_blocks(
-    chain: Chain, images: torch.Tensor, loss: Loss, autocast: Autocast, timer: Timer
-) -> tuple[list[float], list[float]]:
+    chain: Chain,
+    images: torch.Tensor,
+    loss: Loss,
+    autocast: Autocast,
+    timer: Timer,
+    later: DeferredWeights | None,
+) -> tuple[list[float], list[float], list[float]]:
     """Go through the chain once, each block forward and at once backward."""
     forward: list[float] = []
     backward: list[float] = []
+    weights: list[float] = []
     carry: Carry = (images,)
     for position, block in enumerate(chain.blocks):
         last = position == len(chain) - 1
@@ -134,11 +155,33 @@ def _time_blocks(
             outputs = block(carry)
             return (loss(*outputs), *outputs) if last else outputs
 
-        outputs, *seconds = _time(run, carry, autocast, timer, only_first=last)
+        context = autocast if later is None else partial(_both, autocast, later.deferred)
+        outputs, *seconds = _time(run, carry, context, timer, only_first=last)
         for times, whole, around in zip((forward, backward), seconds, empty[1:], strict=True):
             times.append(max(whole - around, _LEAST_SHARE * whole))
+        weights.append(_time_rest(later, timer))
+        backward[-1] += weights[-1]
         carry = leaves(outputs)
-    return forward, backward
+    return forward, backward, weights
+
+
+@contextmanager
+def _both(first: Autocast, second: Autocast) -> Iterator[None]:
+    with first(), second():
+        yield
+
+
+def _time_rest(later: DeferredWeights | None, timer: Timer) -> float:
+    """Return the seconds of what a backward pass has left for later."""
+    if later is None:
+        return 0.0
+    later.keep(0)
+
+    def rest() -> Carry:
+        later.work_off(0)
+        return ()
+
+    return timer(rest)[1]
 
 
 def _time(

@@ -60,6 +60,7 @@ class Setup:
             seed=self.seed,
             precision=self.precision,
             device=self.device,
+            defers_weights=self.schedule == "zero_bubble" and self.stages > 1,
         )
 
     def name(self, stage: int) -> str:

@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from stages.train.gpipe.orders import Schedule, Work, order
+from stages.train.gpipe.orders import Kind, Schedule, Work, order
 from stages.train.gpipe.timeline import Span, Timeline
 
 
@@ -24,9 +24,21 @@ class Times:
     forward_s: Sequence[float]
     """By stage."""
     backward_s: Sequence[float]
-    """By stage, recomputation included."""
+    """By stage, recomputation included; without what comes later."""
+    weights_s: Sequence[float] = ()
+    """By stage: gradients of weights, where the schedule has them come later; empty: nothing."""
     link_s: Sequence[float] = ()
     """From stage k to k+1, and back; empty: nothing."""
+
+    def of(self, kind: Kind, stage: int) -> float:
+        """Return the seconds of one piece of work on a stage."""
+        match kind:
+            case "forward":
+                return self.forward_s[stage]
+            case "backward":
+                return self.backward_s[stage]
+            case "weights":
+                return self.weights_s[stage] if self.weights_s else 0.0
 
     def link(self, stage: int, other: int) -> float:
         """Return the seconds from a stage to its neighbour."""
@@ -96,16 +108,16 @@ class _State:
             work = works[self.position[stage]]
             at = self._ready_at(stage, work)
             if at <= self.now:
-                is_forward = work.kind == "forward"
-                seconds = self.times.forward_s if is_forward else self.times.backward_s
-                self.left[stage], self.began[stage] = seconds[stage], self.now
+                self.left[stage] = self.times.of(work.kind, stage)
+                self.began[stage] = self.now
             else:
                 arrives = min(arrives, at)
         return arrives
 
     def _ready_at(self, stage: int, work: Work) -> float:
         first, last = stage == 0, stage == len(self.orders) - 1
-        if (work.kind == "forward" and first) or (work.kind == "backward" and last):
+        here = {"forward": first, "backward": last, "weights": True}
+        if here[work.kind]:
             return 0.0  # its input is there, or was made by the stage itself
         return self.arrival.get((stage, work), math.inf)
 
@@ -114,6 +126,8 @@ class _State:
         self.spans.append(Span(stage, work, self.began.pop(stage), self.now))
         del self.left[stage]
         self.position[stage] += 1
+        if work.kind == "weights":  # nobody waits for it
+            return
         other = stage + 1 if work.kind == "forward" else stage - 1
         if 0 <= other < len(self.orders):
             self.arrival[other, work] = self.now + self.times.link(stage, other)

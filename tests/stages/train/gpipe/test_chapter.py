@@ -49,6 +49,15 @@ def test_every_piece_of_work_is_drawn():
     assert min(span.start for span in gantt.spans) == 0
 
 
+def test_gradients_of_weights_that_come_later_are_drawn_in_a_row_of_their_own(tmp_path):
+    config = ParallelConfig(pipeline=2, micro_batches=4, schedule="zero_bubble")
+    plan = plan_pipeline(config, CHAIN, IMAGES)
+    (gantt,) = [b for b in pipeline_blocks(plan, plan.predicted) if isinstance(b, Gantt)]
+    assert gantt.kinds == ("forward", "backward", "weights")
+    assert [span.kind for span in gantt.spans].count(2) == 2 * 4
+    assert "weights" in str(draw_block(gantt, "train", Album(tmp_path)))
+
+
 def test_memory_is_told_for_every_way_and_the_chosen_one_is_set_off():
     table = only(Table, "Peak")
     peaks = (PEAKS.naive, PEAKS.micro_batched, PEAKS.recomputed, PEAKS.by_block)

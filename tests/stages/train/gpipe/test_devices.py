@@ -66,6 +66,22 @@ def test_gradients_are_those_of_the_whole_network_on_the_whole_batch(
         )
 
 
+@settings(deadline=None, max_examples=40)
+@given(cuts=bounds(), samples=st.integers(1, 11), mixed=st.booleans(), data=st.data())
+def test_gradients_that_come_later_are_those_of_the_whole_network_on_the_whole_batch(
+    cuts, samples, mixed, data
+):
+    pieces = data.draw(st.integers(1, samples))
+    net, batch = make("conv", torch.float64), batch_of(samples, torch.float64, mixed=mixed)
+    expected = learn(net, WholeBatch(net, FP32, CPU, 0.1), batch)
+    found = learn(net, on_cpu(setup_of(net, cuts, pieces, schedule="zero_bubble")), batch)
+    assert found.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(
+            found[name].double(), expected[name].double(), rtol=1e-6, atol=1e-12
+        )
+
+
 @pytest.mark.parametrize("name", ["conv", "dropout", "norm"])
 def test_no_bit_depends_on_stages_schedule_or_recomputation(name):
     net, batch = make(name), batch_of(11, mixed=True)

@@ -57,6 +57,15 @@ def test_more_devices_hold_larger_networks_and_recomputation_more_again():
     assert "'blocks.0', 6 times in this network" in largest.caption
 
 
+def test_where_weights_come_later_nothing_is_computed_again_and_fewer_wait_than_in_gpipe():
+    zero, gpipe = tables("zero_bubble"), tables()
+    assert {row[2] for row in zero[0].rows if row[1] == "yes"} == {"never"}
+    assert zero[1].columns[1:3] == ("never (M)", "repeats")
+    both = [(a[1], b[1]) for a, b in zip(zero[1].rows, gpipe[1].rows, strict=True) if a[1]]
+    assert len(both) == 5
+    assert all(mine > theirs for mine, theirs in both[1:4])
+
+
 def test_a_network_of_the_depth_that_is_foretold_really_fits_and_one_block_more_does_not():
     meter = MemoryMeter(CHAIN, images_for(CHAIN, 1))
     family = find_family(measure_budget(meter, WEIGHTS))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from stages.train.gpipe.orders import Work, most_alive, order
 
-SCHEDULES = st.sampled_from(["gpipe", "1f1b"])
+SCHEDULES = st.sampled_from(["gpipe", "1f1b", "zero_bubble"])
 STAGES, MICRO_BATCHES = st.integers(1, 9), st.integers(1, 20)
 
 
@@ -16,9 +16,11 @@ STAGES, MICRO_BATCHES = st.integers(1, 9), st.integers(1, 20)
 def test_every_micro_batch_goes_once_forward_and_then_once_back(schedule, stages, micro_batches):
     for stage in range(stages):
         works = order(schedule, stage, stages, micro_batches)
-        assert len(works) == len(set(works)) == 2 * micro_batches
+        kinds = ["forward", "backward", *(["weights"] if schedule == "zero_bubble" else [])]
+        assert len(works) == len(set(works)) == len(kinds) * micro_batches
         for m in range(micro_batches):
-            assert works.index(Work("forward", m)) < works.index(Work("backward", m))
+            places = [works.index(Work(kind, m)) for kind in kinds]
+            assert places == sorted(places)
 
 
 @given(SCHEDULES, STAGES, MICRO_BATCHES)
@@ -37,7 +39,15 @@ def test_1f1b_keeps_no_more_micro_batches_alive_than_stages_lie_behind(stages, m
         assert most_alive("gpipe", stage, stages, micro_batches) == micro_batches
 
 
-@pytest.mark.parametrize("schedule", ["gpipe", "1f1b"])
+@given(STAGES, MICRO_BATCHES)
+def test_zero_bubble_keeps_as_many_alive_on_each_stage(stages, micro_batches):
+    least = min(stages, micro_batches)
+    most = 2 * stages - 1 if micro_batches >= 2 * stages - 1 else least
+    for stage in range(stages):
+        assert most_alive("zero_bubble", stage, stages, micro_batches) == most
+
+
+@pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "zero_bubble"])
 @given(stages=STAGES, micro_batches=MICRO_BATCHES)
 def test_no_order_ever_waits_in_a_circle(schedule, stages, micro_batches):
     left = [list(order(schedule, k, stages, micro_batches)) for k in range(stages)]
@@ -48,7 +58,7 @@ def test_no_order_ever_waits_in_a_circle(schedule, stages, micro_batches):
             while works:
                 work = works[0]
                 source = stage - 1 if work.kind == "forward" else stage + 1
-                if 0 <= source < stages and (source, work) not in done:
+                if work.kind != "weights" and 0 <= source < stages and (source, work) not in done:
                     break
                 done.add((stage, works.pop(0)))
         assert len(done) > before, "every stage waits"

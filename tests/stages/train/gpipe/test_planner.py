@@ -23,11 +23,14 @@ NAMES = tuple(block.name for block in CHAIN.blocks)
 
 
 def profile_of(fixed: float) -> Profile:
-    """Blocks that take 1 ms for each sample and some for each micro-batch; the head a little."""
+    """Blocks that take 1 ms for each sample and some for each micro-batch; the head a little.
+
+    Half of a backward pass is that of weights.
+    """
     share = [1.0, *[1.0] * 6, 0.25]
     rows = tuple(tuple(1e-3 * s * (fixed + size) for s in share) for size in (1, BATCH))
     twice = tuple(tuple(2 * value for value in row) for row in rows)
-    return Profile(names=NAMES, sizes=(1, BATCH), forward=rows, backward=twice)
+    return Profile(names=NAMES, sizes=(1, BATCH), forward=rows, backward=twice, weights=rows)
 
 
 @cache
@@ -108,6 +111,16 @@ def test_1f1b_holds_fewer_micro_batches_than_gpipe_and_is_as_fast():
     assert most_alive("1f1b", 0, 2, 16) == 2
 
 
+def test_gradients_of_weights_fill_the_bubble_and_cost_no_more():
+    settings = {"pipeline": 4, "micro_batches": 16}
+    plain, filled = (plan(**settings, schedule=s) for s in ("1f1b", "zero_bubble"))
+    assert filled.step_s < 0.93 * plain.step_s
+    assert sum(s.backward_ms for s in filled.stages) == pytest.approx(
+        sum(s.backward_ms for s in plain.stages)
+    )
+    assert filled.stages[-1].activation_bytes > plain.stages[-1].activation_bytes
+
+
 @pytest.mark.parametrize("balance", ["time", "memory", "parameters"])
 def test_every_balance_gives_a_whole_partition(balance):
     made = plan(pipeline=3, micro_batches=4, balance=balance)
@@ -139,6 +152,10 @@ def test_uneven_micro_batches_add_up_to_the_batch():
         (
             {"pipeline": 2, "micro_batches": 8, "memory": "300KiB"},
             "too little for 2 stage.*set recompute: (always|blocks) with micro_batches: 8",
+        ),
+        (
+            {"pipeline": 2, "micro_batches": 8, "memory": "140KiB", "schedule": "zero_bubble"},
+            "set schedule: 1f1b and recompute: never with micro_batches: 8",
         ),
     ],
 )

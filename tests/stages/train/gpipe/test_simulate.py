@@ -37,6 +37,27 @@ def test_equal_stages_leave_exactly_the_bubble_of_the_paper(schedule, stages, mi
     assert timeline.ideal_bubble == ideal
 
 
+@given(
+    stages=st.integers(1, 6), more=st.integers(0, 9), forward_s=SECONDS, weights_s=SECONDS,
+    share=st.floats(0, 1),
+)  # fmt: skip
+def test_with_weights_later_equal_stages_wait_for_their_first_input_only(
+    stages, more, forward_s, weights_s, share
+):
+    """As long as a gradient of inputs takes no longer than twice any of the other two."""
+    backward_s = share * 2 * min(forward_s, weights_s)
+    each = Times(
+        forward_s=[forward_s] * stages, backward_s=[backward_s] * stages,
+        weights_s=[weights_s] * stages,
+    )  # fmt: skip
+    micro_batches = 2 * stages - 1 + more
+    found = simulate("zero_bubble", each, micro_batches).makespan_s
+    busy = micro_batches * (forward_s + backward_s + weights_s)
+    assert found == pytest.approx(busy + (stages - 1) * forward_s)
+    whole = Times(forward_s=each.forward_s, backward_s=[backward_s + weights_s] * stages)
+    assert found <= simulate("1f1b", whole, micro_batches).makespan_s + 1e-9
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @given(stages=STAGES, micro_batches=MICRO_BATCHES, link_s=st.sampled_from([0.0, 0.25, 3.0]))
 def test_no_schedule_is_faster_than_its_busiest_stage_or_its_longest_path(

@@ -1,0 +1,149 @@
+"""Deferred gradients of weights: the same sums as in the backward pass, and not a moment before."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.functional import conv2d, linear
+
+from stages.train.deferred_weights import DeferredWeights
+
+SIDES = st.integers(1, 4)
+
+
+@st.composite
+def layers(draw):
+    """A linear layer or convolution, and the shape of what it takes."""
+    bias = draw(st.booleans())
+    if draw(st.booleans()):
+        inner = draw(st.lists(SIDES, min_size=1, max_size=3))
+        layer = nn.Linear(3, draw(SIDES), bias=bias)
+        return layer, (*inner, 3)
+    groups = draw(st.sampled_from([1, 2]))
+    layer = nn.Conv2d(
+        2, 4, draw(st.sampled_from([1, 3, (1, 3)])), bias=bias, groups=groups,
+        stride=draw(st.sampled_from([1, 2, (2, 1)])), padding=draw(st.sampled_from([1, (0, 1)])),
+        dilation=draw(st.sampled_from([1, 2])),
+    )  # fmt: skip
+    return layer, (draw(SIDES), 2, draw(st.integers(6, 8)), draw(st.integers(6, 8)))
+
+
+def plain_grads(layer, pieces):
+    layer.zero_grad()
+    outputs = [layer(piece) for piece in pieces]
+    for output in outputs:
+        output.square().sum().backward()
+    return [piece.grad for piece in pieces], [p.grad for p in layer.parameters()]
+
+
+@given(layers(), st.integers(1, 3), st.booleans())
+def test_what_is_added_later_is_what_a_backward_pass_adds(made, pieces, channels_last):
+    layer, shape = made
+    layer = layer.double()
+    if channels_last:
+        layer = layer.to(memory_format=torch.channels_last)
+    draws = [torch.randn(shape, dtype=torch.float64) for _ in range(pieces)]
+    expected = plain_grads(layer, [draw.clone().requires_grad_() for draw in draws])
+    layer.zero_grad()
+    later, inputs = DeferredWeights(), [draw.clone().requires_grad_() for draw in draws]
+    for m, piece in enumerate(inputs):
+        with later.deferred():
+            output = layer(piece)
+        output.square().sum().backward()
+        later.keep(m)
+    torch.testing.assert_close([piece.grad for piece in inputs], expected[0])
+    assert all(parameter.grad is None for parameter in layer.parameters())
+    for m in reversed(range(pieces)):
+        later.work_off(m)
+        later.work_off(m)
+    torch.testing.assert_close([p.grad for p in layer.parameters()], expected[1])
+    assert all(p.grad.stride() == p.stride() for p in layer.parameters())
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(8, 4), nn.Conv2d(8, 4, 3)])
+def test_under_autocast_products_are_short_and_gradients_long(layer):
+    shape = (6, 8) if isinstance(layer, nn.Linear) else (6, 8, 5, 5)
+    draw = torch.randn(shape)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = plain_grads(layer, [draw.clone().requires_grad_()])
+    layer.zero_grad()
+    later, piece = DeferredWeights(), draw.clone().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        with later.deferred():
+            output = layer(piece)
+        assert output.dtype == torch.bfloat16
+        output.square().sum().backward()
+    later.keep(0)
+    later.work_off(0)
+    assert all(p.grad.dtype == torch.float32 for p in layer.parameters())
+    torch.testing.assert_close([piece.grad], expected[0])
+    torch.testing.assert_close([p.grad for p in layer.parameters()], expected[1])
+
+
+def test_a_first_layer_whose_input_needs_no_gradient_learns_later_too():
+    layer, later = nn.Linear(3, 2), DeferredWeights()
+    with later.deferred():
+        output = layer(torch.ones(4, 3))
+    output.sum().backward()
+    later.keep(0)
+    assert layer.weight.grad is None
+    later.work_off(0)
+    assert torch.equal(layer.weight.grad, torch.full((2, 3), 4.0))
+    assert torch.equal(layer.bias.grad, torch.full((2,), 4.0))
+
+
+def frozen():
+    layer = nn.Linear(3, 3)
+    layer.bias.requires_grad_(False)
+    return layer.weight, layer.bias
+
+
+def watched():
+    layer = nn.Linear(3, 3)
+    layer.weight.register_hook(lambda grad: 2 * grad)
+    return layer.weight, layer.bias
+
+
+def computed():
+    return 2 * nn.Linear(3, 3).weight, None
+
+
+@pytest.mark.parametrize("weights", [frozen, watched, computed])
+def test_where_more_than_an_optimizer_asks_for_the_gradient_nothing_waits(weights):
+    weight, bias = weights()
+    later = DeferredWeights()
+    with later.deferred():
+        output = linear(torch.ones(4, 3), weight, bias)
+    assert type(output.grad_fn).__name__ == "AddmmBackward0" or bias is None
+    leaf = weight if weight.is_leaf else None
+    output.sum().backward()
+    later.keep(0)
+    if leaf is not None:
+        assert leaf.grad is not None
+        before = leaf.grad.clone()
+        later.work_off(0)
+        assert torch.equal(leaf.grad, before)
+
+
+def test_a_padding_by_name_and_a_pass_without_a_graph_are_left_to_torch():
+    layer, later = nn.Conv2d(2, 2, 3, padding="same"), DeferredWeights()
+    images = torch.randn(1, 2, 5, 5)
+    with later.deferred():
+        found = layer(images)
+        with torch.no_grad():
+            assert not conv2d(images, layer.weight).requires_grad
+    assert torch.equal(found, layer(images))
+
+
+def test_after_a_step_that_failed_nothing_of_it_is_left():
+    layer, later = nn.Linear(3, 2), DeferredWeights()
+    with later.deferred():
+        output = layer(torch.ones(4, 3))
+    output.sum().backward()
+    later.keep(0)
+    later.clear()
+    later.work_off(0)
+    assert layer.weight.grad is None
