@@ -109,7 +109,8 @@ def _gantt(plan: PipelinePlan, timeline: Timeline) -> Gantt:
             for span in sorted(timeline.spans, key=lambda s: s.start_s)
         ),
         caption=f"The numbers are those of the micro-batches. Stages waited {timeline.bubble:.1%} "
-        f"of the time; equal stages and free transfers would wait {timeline.ideal_bubble:.1%}. "
+        f"of the time; equal stages and free transfers would wait {timeline.ideal_bubble:.1%}"
+        f"{' in gpipe' if plan.schedule == 'zero_bubble' else ''}. "
         f"The speedups compare with plain steps of the profile, one device: "
         f"{1e3 * plan.plain_s:.1f} ms at as many micro-batches, {1e3 * plan.best_plain_s:.1f} ms "
         "at the best number.",

@@ -191,8 +191,9 @@ class Drafts:
         forward, backward = self._seconds(micro_batches)
         links, longer = self._links(micro_batches), self.crowding(len(bounds) - 1)
         weights = [0.0] * len(forward)
-        if self.schedule == "zero_bubble":
-            weights = list(self.profile.weights_s(self.batch / micro_batches))
+        if self.config.defers_weights:  # but for those of the first stage
+            later = self.profile.weights_s(self.batch / micro_batches)
+            weights[bounds[1] :] = later[bounds[1] :]
 
         def stages(seconds: Sequence[float]) -> list[float]:
             return [longer * sum(seconds[a:b]) for a, b in pairwise(bounds)]

@@ -72,7 +72,8 @@ class MemoryMeter:
             images: an example of what the first block takes; only its shape and type matter.
             loss: from the last block's output to a scalar.
             autocast: the context of a forward pass.
-            defers_weights: gradients of weights come later, as zero-bubble schedules have them.
+            defers_weights: gradients of weights come later, but for the first stage, as
+                zero-bubble schedules have them.
         """
         self.defers_weights = defers_weights
         self._mode = FakeTensorMode()
@@ -98,7 +99,8 @@ class MemoryMeter:
         Backward passes come in the order of the forward passes, so under ``except_last`` the last
         one's activations wait while the first is computed again.
         """
-        stage = self.stage(start, stop, size, self.defers_weights and recompute == "never")
+        defers = self.defers_weights and start > 0 and recompute == "never"
+        stage = self.stage(start, stop, size, defers)
         match recompute:
             case "never":
                 return (alive - 1) * stage.kept + stage.peak

@@ -7,10 +7,10 @@ gpipe    all forward, then all backward in the same order (so gradients add up a
          micro-batches are alive on it, whatever M is (PipeDream-flush, arXiv 2006.09503)
 zero_bubble  as 1f1b, but backward is only the gradient of the input, for which another stage
          waits; that of the weights comes up to 2k micro-batches later on stage k, and fills what
-         would be a wait. With M >= 2K-1, 2K-1 micro-batches are alive on each stage, and where the
-         three parts take about equally long a stage waits for its first input only (ZB-H2 of "Zero
-         Bubble Pipeline Parallelism", arXiv 2401.10241, with one optimizer step after all); with
-         fewer, K (ZB-H1)
+         would be a wait. Nobody waits for the first stage, which does both at once. With M >= 2K-1,
+         2K-1 micro-batches are alive on each stage, and where the three parts take about equally
+         long a stage waits for its first input only (ZB-H2 of "Zero Bubble Pipeline Parallelism",
+         arXiv 2401.10241, with one optimizer step after all); with fewer, K (ZB-H1)
 """
 
 from __future__ import annotations
@@ -44,7 +44,13 @@ def order(schedule: Schedule, stage: int, stages: int, micro_batches: int) -> tu
     return (*works, *backwards[len(rest) :])
 
 
+def defers_weights(schedule: Schedule, stage: int) -> bool:
+    """Return whether a stage computes gradients of weights apart from those of inputs."""
+    return schedule == "zero_bubble" and stage > 0
+
+
 def _zero_bubble(stage: int, stages: int, micro_batches: int) -> Iterator[Work]:
+    defers = defers_weights("zero_bubble", stage)
     pace = 2 if micro_batches >= 2 * stages - 1 else 1
     ahead, behind = (min(pace * k, micro_batches) for k in (stages - stage - 1, stage))
     for m in range(ahead):
@@ -53,7 +59,7 @@ def _zero_bubble(stage: int, stages: int, micro_batches: int) -> Iterator[Work]:
         if m + ahead < micro_batches:
             yield Work("forward", m + ahead)
         yield Work("backward", m)
-        if m >= behind:
+        if defers and m >= behind:
             yield Work("weights", m - behind)
     for m in range(micro_batches - behind, micro_batches):
         yield Work("weights", m)
@@ -61,7 +67,7 @@ def _zero_bubble(stage: int, stages: int, micro_batches: int) -> Iterator[Work]:
 
 def most_alive(schedule: Schedule, stage: int, stages: int, micro_batches: int) -> int:
     """Return how many micro-batches have gone forward and are not yet done with, at most."""
-    ends = "weights" if schedule == "zero_bubble" else "backward"
+    ends = "weights" if defers_weights(schedule, stage) else "backward"
     alive = most = 0
     for work in order(schedule, stage, stages, micro_batches):
         alive += (work.kind == "forward") - (work.kind == ends)

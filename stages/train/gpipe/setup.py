@@ -9,7 +9,7 @@ import torch
 from pipeline.device import Device
 from stages.train.gpipe.cell import CellPlan, Recompute
 from stages.train.gpipe.chain import Block, Carry, Chain
-from stages.train.gpipe.orders import Schedule, Work, order
+from stages.train.gpipe.orders import Schedule, Work, defers_weights, order
 from stages.train.gpipe.probe import Traits
 from stages.train.micro_batches import Piece
 from stages.train.precision import Precision
@@ -60,7 +60,7 @@ class Setup:
             seed=self.seed,
             precision=self.precision,
             device=self.device,
-            defers_weights=self.schedule == "zero_bubble" and self.stages > 1,
+            defers_weights=defers_weights(self.schedule, stage),
         )
 
     def name(self, stage: int) -> str:

@@ -102,24 +102,28 @@ def test_every_bit_is_that_of_one_process_while_batches_and_frozen_layers_change
 
 def test_gradients_that_come_later_are_those_of_one_process():
     one, several = make("norm"), make("norm")
-    expected, found = on_cpu(setup_of(one, (0, 3, 8), 4, schedule="zero_bubble")), Processes(
-        setup_of(several, (0, 3, 8), 4, schedule="zero_bubble", timeout_s=TIMEOUT_S), threads=1
+    expected, found = on_cpu(setup_of(one, (0, 2, 5, 8), 5, schedule="zero_bubble")), Processes(
+        setup_of(several, (0, 2, 5, 8), 5, schedule="zero_bubble", timeout_s=TIMEOUT_S), threads=1
     )  # fmt: skip
     try:
         for step, samples in enumerate((8, 11, 8)):
             batch = batch_of(samples, mixed=True)
             results = []
             for net, engine in ((one, expected), (several, found)):
-                net[1].requires_grad_(step < 2)
+                net[4].requires_grad_(step < 2)
                 net.zero_grad()
                 loss = engine.backward(batch, OFF, step)
                 grads = {n: p.grad.clone() for n, p in net.named_parameters() if p.grad is not None}
                 results.append({"loss": loss.clone()} | grads | dict(net.named_buffers()))
-            assert ("1.weight" in results[0]) == (step < 2)
+            assert ("4.weight" in results[0]) == (step < 2)
             assert_same_bits(*results)
-        kinds = [span.work.kind for span in found.timeline.spans if span.stage == 0]
+        kinds = [(span.stage, span.work.kind) for span in found.timeline.spans]
         assert {kind: kinds.count(kind) for kind in kinds} == dict.fromkeys(
-            ("forward", "backward", "weights"), 4
+            [
+                *((stage, kind) for stage in range(3) for kind in ("forward", "backward")),
+                *((stage, "weights") for stage in (1, 2)),
+            ],
+            5,
         )
     finally:
         expected.close()

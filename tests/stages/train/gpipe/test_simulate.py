@@ -46,15 +46,16 @@ def test_with_weights_later_equal_stages_wait_for_their_first_input_only(
 ):
     """As long as a gradient of inputs takes no longer than twice any of the other two."""
     backward_s = share * 2 * min(forward_s, weights_s)
+    first = backward_s + weights_s  # for which nobody waits
     each = Times(
-        forward_s=[forward_s] * stages, backward_s=[backward_s] * stages,
-        weights_s=[weights_s] * stages,
+        forward_s=[forward_s] * stages, backward_s=[first, *[backward_s] * (stages - 1)],
+        weights_s=[0.0, *[weights_s] * (stages - 1)],
     )  # fmt: skip
     micro_batches = 2 * stages - 1 + more
     found = simulate("zero_bubble", each, micro_batches).makespan_s
     busy = micro_batches * (forward_s + backward_s + weights_s)
     assert found == pytest.approx(busy + (stages - 1) * forward_s)
-    whole = Times(forward_s=each.forward_s, backward_s=[backward_s + weights_s] * stages)
+    whole = Times(forward_s=each.forward_s, backward_s=[first] * stages)
     assert found <= simulate("1f1b", whole, micro_batches).makespan_s + 1e-9
 
 
