@@ -18,6 +18,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 import torch
 from torch import nn
@@ -77,11 +78,11 @@ def main() -> None:
     best = best_plain(shape)
     figures: dict[str, float] = {f"{BEST}: micro-batches": best}
     with TemporaryDirectory(prefix="dlpipe-gpipe-") as folder:
-        setup = replace(plan(shape), schedule=options.schedule)
+        setup, zero = replace(plan(shape), schedule=options.schedule), plan(shape, "zero_bubble")
         cut = setup.bounds[1]
         with closing(TorchPipeline(Path(folder), cut, shape)) as theirs:
             for micro_batches in MICRO_BATCHES:
-                with sides(shape, setup, micro_batches, best, theirs) as by_name:
+                with sides(shape, (setup, zero), micro_batches, best, theirs) as by_name:
                     check_same_work(by_name)
                     turns = [Side(n, timed(_work(step))) for n, step in by_name.items()]
                     measured = take_turns(turns, rounds=rounds, unit="step")
@@ -91,7 +92,10 @@ def main() -> None:
         figures[f"{side} at its best / {BEST}"] = max(
             figures[f"M={m}: {side} / {BEST}"] for m in MICRO_BATCHES
         )
-    notes = [f"{STAGES} stages, one thread each; schedule {options.schedule}; cut at block {cut}"]
+    notes = [
+        f"{STAGES} stages, one thread each; schedule {options.schedule}; cut at block {cut}, with "
+        f"zero bubble at {zero.bounds[1]}"
+    ]
     conclude("gpipe", watch, figures, TARGETS, notes)
 
 
@@ -111,13 +115,13 @@ def best_plain(shape: Shape) -> int:
     return max(MICRO_BATCHES, key=lambda m: measured.rate(str(m), "cpu"))
 
 
-def plan(shape: Shape) -> Setup:
-    """Return the pipeline that the planner makes of the model; all have its cut."""
+def plan(shape: Shape, schedule: Literal["gpipe", "zero_bubble"] = "gpipe") -> Setup:
+    """Return the pipeline that the planner makes of the model; torch has the cut of gpipe."""
     chain, batch = chain_of(language_model(shape)), words_of(shape)
-    config = ParallelConfig(pipeline=STAGES, micro_batches=8)
+    config = ParallelConfig(pipeline=STAGES, micro_batches=8, schedule=schedule)
     planned = plan_pipeline(config, chain, batch.inputs, loss=_loss)
     return Setup(
-        chain=chain, bounds=planned.bounds, micro_batches=8, schedule="gpipe",
+        chain=chain, bounds=planned.bounds, micro_batches=8, schedule=schedule,
         traits=probe(chain, batch.inputs[:1], FP32, CPU).traits, recompute="never",
         precision=FP32, device=CPU, label_smoothing=0.0, seed=0, timeout_s=600,
     )  # fmt: skip
@@ -125,13 +129,15 @@ def plan(shape: Shape) -> Setup:
 
 @contextmanager
 def sides(
-    shape: Shape, setup: Setup, micro_batches: int, best: int, theirs: TorchPipeline
+    shape: Shape, setups: tuple[Setup, Setup], micro_batches: int, best: int, theirs: TorchPipeline
 ) -> Iterator[Mapping[str, Step]]:
     """Set up every side with the same weights and the same mini-batch."""
     batch = words_of(shape)
     ours, zero = language_model(shape), language_model(shape)
-    setup = replace(setup, chain=chain_of(ours), micro_batches=micro_batches)
-    other = replace(setup, chain=chain_of(zero), schedule="zero_bubble")
+    setup, other = (
+        replace(one, chain=chain_of(model), micro_batches=micro_batches)
+        for one, model in zip(setups, (ours, zero), strict=True)
+    )
     pieces = language_model(shape)
     accumulation = MicroBatches(pieces, pieces, FP32, CPU, 0.0, micro_batches)
     theirs.prepare(micro_batches)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, product
 
 from stages.train.gpipe.budget import Budget, measure_budget
 from stages.train.gpipe.company import alone
@@ -24,6 +24,8 @@ from stages.train.parallel_config import ParallelConfig
 
 MOST_MICRO_BATCHES = 512
 """Tried by ``auto``; smaller pieces only wait for each other."""
+_MOST_SHIFTED = 1024
+"""Stages times micro-batches; simulating more for every shift of a cut takes minutes."""
 _UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
 
 
@@ -147,18 +149,40 @@ class Drafts:
         bounds = self.cuts or self._partition(stages, micro_batches)
         if bounds is None:
             return None
+        draft = self._simulated(bounds, micro_batches)
+        shifts = self.config.defers_weights and self.config.balance == "time" and not self.cuts
+        return self._shifted(draft) if shifts else draft
+
+    def _simulated(self, bounds: Bounds, micro_batches: int) -> Draft:
         times = self._times(bounds, micro_batches)
         timeline = simulate(self.schedule, times, micro_batches, cores=self.cores)
         return Draft(bounds, micro_batches, timeline)
 
+    def _shifted(self, draft: Draft) -> Draft:
+        """Shift cuts by single blocks as long as that makes the simulated step shorter.
+
+        Where nobody waits but for a first input, the last stage is through last although it is no
+        dearer than the others; so it should have less to do than they.
+        """
+        if draft.stages * draft.micro_batches > _MOST_SHIFTED:
+            return draft
+        fits = self._fits_memory(draft.stages, draft.micro_batches)
+        for cut, by in product(range(1, draft.stages), (-1, 1)):
+            bounds = tuple(at + by * (k == cut) for k, at in enumerate(draft.bounds))
+            stages = list(enumerate(pairwise(bounds)))
+            if any(start >= stop for _, (start, stop) in stages):
+                continue
+            if fits is not None and not all(fits(k, start, stop) for k, (start, stop) in stages):
+                continue
+            other = self._simulated(bounds, draft.micro_batches)
+            if other.step_s < draft.step_s:
+                return self._shifted(other)
+        return draft
+
     def _partition(self, stages: int, micro_batches: int) -> Bounds | None:
         links = [2 * seconds for seconds in self._links(micro_batches)]
-        fits = None
-        if self.config.memory is not None:
-            recompute, limit = self.config.recompute_mode, float(self.config.memory)
-            fits = self._fits(stages, micro_batches, recompute, limit)
         by_time = self.config.balance == "time"
-        costs = self._costs(micro_batches)
+        costs, fits = self._costs(micro_batches), self._fits_memory(stages, micro_batches)
         return partition(costs, stages, links=links if by_time else (), fits=fits)
 
     def _costs(self, micro_batches: int) -> Sequence[float]:
@@ -205,7 +229,11 @@ class Drafts:
             link_s=[links[cut - 1] for cut in bounds[1:-1]],
         )
 
-    def _fits(self, stages: int, micro_batches: int, recompute: Recompute, limit: float) -> Fits:
+    def _fits_memory(self, stages: int, micro_batches: int) -> Fits | None:
+        """Return whether a stage fits the memory that is set; None: none is."""
+        if self.config.memory is None:
+            return None
+        recompute, limit = self.config.recompute_mode, float(self.config.memory)
         size, alive = self.size(micro_batches), self.alive(stages, micro_batches)
         known: dict[tuple[int, int, int], bool] = {}
 

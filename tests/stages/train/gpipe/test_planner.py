@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 from chains import conv_chain, images_for
@@ -119,6 +119,18 @@ def test_gradients_of_weights_fill_the_bubble_and_cost_no_more():
         sum(s.backward_ms for s in plain.stages)
     )
     assert filled.stages[-1].activation_bytes > plain.stages[-1].activation_bytes
+
+
+def test_where_the_bubble_is_filled_no_shift_of_a_cut_makes_the_step_shorter():
+    settings = {"pipeline": 3, "micro_batches": 8, "schedule": "zero_bubble"}
+    best = plan(**settings)
+    for cut, by in product((1, 2), (-1, 1)):
+        bounds = [at + by * (k == cut) for k, at in enumerate(best.bounds)]
+        if all(a < b for a, b in pairwise(bounds)):
+            other = plan(**settings, cuts=tuple(NAMES[at] for at in bounds[1:-1]))
+            assert best.step_s <= other.step_s + 1e-12
+    costs = [stage.forward_ms + stage.backward_ms for stage in best.stages]
+    assert costs[-1] < max(costs)
 
 
 @pytest.mark.parametrize("balance", ["time", "memory", "parameters"])
