@@ -159,7 +159,7 @@ class RunRecord:
         lost = [100 * (a.top1 - b.top1) for a, b in pairwise(hops)]
         drop = 100 * (hops[0].top1 - hops[-1].top1)
         worst = max(range(len(lost)), key=lost.__getitem__)
-        change = f"loses {drop:.2f}" if drop > 0 else f"gains {-drop:.2f}"
+        change = f"{'gains' if round(drop, 2) < 0 else 'loses'} {abs(drop):.2f}"
         costliest = (
             f"the hop to {hops[worst + 1].name} costs most ({lost[worst]:.2f})"
             if lost[worst] > 0

@@ -8,7 +8,7 @@ from typing import cast
 from pipeline.artifacts import Deployment
 from pipeline.backend import named
 from pipeline.context import Context
-from pipeline.errors import StageFailed
+from pipeline.errors import ConfigError, StageFailed
 from stages.deploy.backends import BACKENDS, DeployBackend
 from stages.deploy.config import DeployConfig, PortsConfig
 from stages.deploy.running import running_server
@@ -36,14 +36,15 @@ def serve(
     the only honest sign of health is a request with a known answer, sent every few seconds.
 
     Raises:
+        ConfigError: a port is none, or two endpoints have the same one.
         StageFailed: there is no server, a port is taken, or the server fails again and again.
     """
+    ports = _ports(http_port, grpc_port, config)
     choice = config.backend if ":" in config.backend else deployment.backend
     record = named(BACKENDS, choice, where="stages.deploy.backend")
     why_not = record.why_not(ctx.device)
     if why_not is not None:
         raise StageFailed(f"this run was deployed with {record.name!r}, which {why_not}.")
-    ports = PortsConfig(http=http_port, grpc=grpc_port, metrics=config.ports.metrics)
     faults = 0
     while not ctx.stop.requested:
         with running_server(
@@ -73,6 +74,24 @@ def serve(
         if faults >= _MOST_FAULTS:
             raise StageFailed(f"the server failed {faults} times in a row: {fault}")
         ctx.events.warning(f"the server is not well ({fault}); it is started again")
+
+
+def _ports(http: int, grpc: int, config: DeployConfig) -> PortsConfig:
+    """Return where to serve.
+
+    Raises:
+        ConfigError: a port is none, or two endpoints have the same one.
+    """
+    asked = {"--http-port": http, "--grpc-port": grpc, "deploy.ports.metrics": config.ports.metrics}
+    for name, port in asked.items():
+        if port != "auto" and not 1 <= port <= 65535:
+            raise ConfigError(f"{name}: {port} is no port. Allowed: 1 to 65535.")
+        twins = [other for other, theirs in asked.items() if theirs == port]
+        if port != "auto" and len(twins) > 1:
+            raise ConfigError(
+                f"{' and '.join(twins)} are both {port}. Give each endpoint a port of its own."
+            )
+    return PortsConfig(http=http, grpc=grpc, metrics=config.ports.metrics)
 
 
 def _announce(ctx: Context, deployment: Deployment, server: Server) -> None:

@@ -9,7 +9,7 @@ import torch
 from pipeline.artifacts import DataSpec
 from pipeline.context import Context
 from pipeline.events import EventLog
-from pipeline.report.blocks import Block
+from pipeline.report.blocks import Block, Note
 from stages.train.config import TrainConfig
 from stages.train.gpipe.forecast import forecast
 from stages.train.gpipe.split import split
@@ -37,10 +37,11 @@ def plan_devices(
     torch.manual_seed(ctx.seed)
     fff = config.fff and config.fff.model_copy(update={"convert": False})
     random = config.model_copy(update={"pretrained": False, "fff": fff})
-    module, _ = build_network(random, spec, replace(ctx, events=EventLog()))
+    module, _ = build_network(random, spec, replace(ctx, events=EventLog()), shown=False)
     place_network(module, config, ctx.device)
-    images = _random_batch(spec).to(str(ctx.device))
-    return forecast(
+    size = config.batch_size if isinstance(config.batch_size, int) else spec.batch_size
+    images = _random_batch(spec, size).to(str(ctx.device))
+    tables = forecast(
         config.parallel,
         split(module, images[:_TRACED]),
         images,
@@ -49,12 +50,31 @@ def plan_devices(
         weights=parameter_bytes(config),
         autocast=lambda: precision.autocast(ctx.device),
     )
+    return (*tables, *_left_out(config, size))
 
 
-def _random_batch(spec: DataSpec) -> torch.Tensor:
+def _left_out(config: TrainConfig, size: int) -> tuple[Note, ...]:
+    """Return what the tables do without although the configuration says it."""
+    parallel = config.parallel
+    tried = {"pipeline": 1, "micro_batches": "auto", "cuts": None}
+    said = [name for name, default in tried.items() if getattr(parallel, name) != default]
+    notes = []
+    if said:
+        names = ", ".join(f"parallel.{name}" for name in said)
+        notes.append(f"{names}: not used here, where all numbers of stages and micro-batches count")
+    if config.batch_size == "auto":
+        notes.append(f"batch_size: auto is searched in the run; planned with {size}")
+    if config.launch.world > 1:
+        notes.append(
+            f"launch: planned for one copy of the network with the whole mini-batch of {size}"
+        )
+    return tuple(Note(text=f"{text}.") for text in notes)
+
+
+def _random_batch(spec: DataSpec, size: int) -> torch.Tensor:
     """Return a mini-batch of noise, texts as long as they may be."""
     if spec.tokens is not None:
-        shape = (spec.batch_size, spec.tokens.length)
+        shape = (size, spec.tokens.length)
         return torch.randint(0, spec.tokens.vocabulary, shape, dtype=torch.int32)
-    shape_of_images = (spec.batch_size, spec.height, spec.width, spec.channels)
+    shape_of_images = (size, spec.height, spec.width, spec.channels)
     return torch.randint(0, 256, shape_of_images, dtype=torch.uint8)

@@ -34,6 +34,7 @@ def build_network(
     converted: Converted | None = None,
     *,
     quiet: bool = False,
+    shown: bool = True,
 ) -> tuple[Classifier, ModuleRef]:
     """Build the network with random or loaded weights, and say how to build it again.
 
@@ -43,6 +44,7 @@ def build_network(
         ctx: of the stage.
         converted: where a conversion is kept, and taken from if it is there.
         quiet: say nothing but how a conversion goes, which may take long.
+        shown: show images to layers that are computed from them; the data has to be there.
 
     Raises:
         ConfigError: there is no such model, or it does not fit the data.
@@ -78,7 +80,7 @@ def build_network(
             events.info("fff.convert: done before in this run; the network goes on from there")
     elif weights is not None:
         start_from(module, weights, spec, events)
-    else:
+    elif shown:
         _compute_whitening(module, spec, events)
     quicken(module)
     return module, ref

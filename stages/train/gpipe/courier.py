@@ -52,17 +52,20 @@ def work_off(cell: Cell, works: Sequence[Work], courier: Courier, stamps: Stamps
             carry = courier.take_forward(m)
             start, cpu = clock(), cpu_clock()
             carry = cell.forward(m, carry)
+            end = clock()  # before the neighbour is woken, who may take this core
             courier.give_forward(m, carry)
         elif work.kind == "backward":
             grads = courier.take_backward(m)
             start, cpu = clock(), cpu_clock()
             grads = cell.backward(m, grads)
+            end = clock()
             courier.give_backward(m, grads)
         else:
             start, cpu = clock(), cpu_clock()
             cell.weights(m)
+            end = clock()
         stamps[place] = start
-        stamps[place + 1] = clock()
+        stamps[place + 1] = end
         stamps[place + 2] = cpu_clock() - cpu
         place += STAMPS_PER_WORK
 

@@ -174,8 +174,8 @@ def _death(member: Member) -> StageFailed:
         how = f"was killed by {signal.Signals(-code).name}"
     if code == -signal.SIGKILL:
         mend = (
-            " Linux kills so when memory runs out: parallel.recompute or more micro_batches take "
-            "less of it."
+            " Linux kills so when memory runs out: more micro_batches take less of it, "
+            "or parallel.recompute with schedule: gpipe or 1f1b."
         )
     words = os.pread(member.errors, 4000, max(0, os.fstat(member.errors).st_size - 4000))
     last = words.decode(errors="replace").strip()

@@ -48,7 +48,8 @@ def num_parameters(blocks: Iterable[Block]) -> int:
 def parameter_bytes(config: TrainConfig) -> ParameterBytes:
     """Return what training with this configuration takes; the optimizer shows it on a matrix."""
     matrix = nn.Linear(_SIDE, _SIDE, bias=False)
-    optimizer = build_optimizer(matrix, config.optimizer)
+    same_rate = config.optimizer.model_copy(update={"layer_decay": None})  # it costs no bytes
+    optimizer = build_optimizer(matrix, same_rate)
     matrix.weight.grad = torch.ones_like(matrix.weight)
     optimizer.step()
     state = optimizer.state[matrix.weight].values()

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from pipeline.context import Context
-from pipeline.errors import StageFailed
+from pipeline.errors import ConfigError, StageFailed
 from pipeline.events import EventLog
 from stages.deploy.client import RequestFailed, open_client
 from stages.deploy.config import DeployConfig, PortsConfig
@@ -95,6 +95,23 @@ def test_a_taken_port_is_said_before_anything_starts(plain: Deployed, tmp_path: 
         port = taken.getsockname()[1]
         with pytest.raises(StageFailed, match=f"port {port} on"):
             serve(context, plain.deployment, DeployConfig(), http_port=port, grpc_port=port + 1)
+
+
+@pytest.mark.parametrize(
+    ("ports", "said"),
+    [
+        ((99999, 8001), "--http-port: 99999 is no port. Allowed: 1 to 65535"),
+        ((8000, 0), "--grpc-port: 0 is no port"),
+        ((8000, 8000), "--http-port and --grpc-port are both 8000"),
+        ((8000, 8002), "--grpc-port and deploy.ports.metrics are both 8002"),
+    ],
+)
+def test_ports_that_cannot_be_are_told(
+    plain: Deployed, tmp_path: Path, ports: tuple[int, int], said: str
+) -> None:
+    config, (http, grpc) = DeployConfig(ports=PortsConfig(metrics=8002)), ports
+    with pytest.raises(ConfigError, match=said):
+        serve(Context(dir=tmp_path), plain.deployment, config, http_port=http, grpc_port=grpc)
 
 
 def test_a_run_that_only_wrote_files_says_how_to_serve_it(plain: Deployed, tmp_path: Path) -> None:

@@ -208,6 +208,8 @@ def test_a_parameter_costs_what_its_optimizer_keeps(optimizer, ema, total):
     settings = OptimizerConfig(name=optimizer, momentum=0.9 if optimizer == "sgd" else None)
     config = TrainConfig(optimizer=settings, **({} if ema else {"ema": False}))
     assert parameter_bytes(config).total == total
+    by_depth = settings.model_copy(update={"layer_decay": 0.75})
+    assert parameter_bytes(config.model_copy(update={"optimizer": by_depth})).total == total
 
 
 def test_shared_weights_count_once():
