@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table as TextTable
 from rich.text import Text
 
 from pipeline.report.blocks import Block, Facts, Note, Table
 from pipeline.report.tables import column_texts, is_numeric
+
+_WIDEST = 10_000
 
 
 def print_block(block: Block, console: Console) -> None:
@@ -22,7 +25,12 @@ def print_block(block: Block, console: Console) -> None:
             for row in zip(*map(column_texts, cells), strict=True):
                 table.add_row(*map(Text, row))
             console.print(Text(f"\n{block.title}", style="bold"))
-            console.print(table)
+            # A figure cut off is worse than a line that the terminal folds.
+            wide = console.options.update(width=_WIDEST)
+            width = max(console.width, Measurement.get(console, wide, table).maximum)
+            Console(
+                file=console.file, force_terminal=console.is_terminal, width=width, soft_wrap=True
+            ).print(table)
             if block.caption:
                 console.print(Text(block.caption, style="dim"))
         case Facts():
