@@ -71,6 +71,10 @@ def plan_devices(chain: ChainConfig, options: argparse.Namespace) -> int:
     return 0
 
 
+_LEAST_WITHOUT_UNIT = 1 << 20
+"""Whoever gives fewer bytes, and no unit, means gigabytes."""
+
+
 def _memory(options: argparse.Namespace) -> int:
     if options.devices is None or options.memory is None:
         raise ConfigError(
@@ -80,12 +84,17 @@ def _memory(options: argparse.Namespace) -> int:
     if options.devices < 1:
         raise ConfigError(f"--devices: {options.devices} compute nothing. Give 1 or more.")
     try:
-        return int(TypeAdapter(ByteSize).validate_python(options.memory))
+        memory = int(TypeAdapter(ByteSize).validate_python(options.memory))
     except ValidationError as error:
         raise ConfigError(
             f"--memory: {options.memory!r} is no size. Give a number of bytes, or one with a "
             "unit, such as 16GB or 16GiB."
         ) from error
+    if memory < _LEAST_WITHOUT_UNIT and options.memory.strip().isdecimal():
+        raise ConfigError(
+            f"--memory: {options.memory} is that many bytes. Give a unit, such as {memory or 16}GB."
+        )
+    return memory
 
 
 def _inputs(chain: ChainConfig, entry: StageEntry, folder: RunFolder) -> dict[type, Artifact]:

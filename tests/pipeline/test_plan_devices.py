@@ -49,6 +49,8 @@ def test_what_an_earlier_run_left_goes_before_what_is_foretold(
         (["--memory", "1GB"], "--devices and --memory belong together"),
         (["--devices", "0", "--memory", "1GB"], "--devices: 0 compute nothing"),
         (["--devices", "2", "--memory", "much"], "--memory: 'much' is no size"),
+        (["--devices", "2", "--memory", "16"], "16 is that many bytes. Give a unit, such as 16GB"),
+        (["--devices", "2", "--memory", "0"], "0 is that many bytes. Give a unit, such as 16GB"),
         ([*ASK, "stages.write.style=unknown"], "Run `dlpipe run toy.yaml --until write` first"),
     ],
 )
