@@ -126,6 +126,7 @@ def _learns_alone(parameter: torch.Tensor) -> bool:
     return (
         isinstance(parameter, nn.Parameter)
         and parameter.requires_grad
+        and parameter.is_floating_point()
         and not parameter._backward_hooks
         and not parameter._post_accumulate_grad_hooks
     )
@@ -159,7 +160,10 @@ class _Linear(torch.autograd.Function):
         ctx.save_for_backward(x, weight)
         ctx.parameters, ctx.leave = (parameter, shift), leave  # type: ignore[attr-defined]
         with torch.autocast(x.device.type, enabled=False):
-            return linear(x, weight, bias)
+            result = linear(x, weight, bias)
+        # With more than two axes it may be a view of rows, in which nothing could write in place.
+        own: torch.Tensor = torch.ops.aten._unsafe_view(result, result.shape)
+        return own
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:

@@ -83,6 +83,22 @@ def test_under_autocast_products_are_short_and_gradients_long(layer):
     torch.testing.assert_close([p.grad for p in layer.parameters()], expected[1])
 
 
+@pytest.mark.parametrize("shape", [(4, 3), (2, 4, 3), (2, 2, 4, 3)])
+def test_what_follows_may_write_into_the_result(shape):
+    net, later = nn.Sequential(nn.Linear(3, 3), nn.ReLU(inplace=True)), DeferredWeights()
+    draw = torch.randn(shape)
+    expected = plain_grads(net, [draw.clone().requires_grad_()])
+    net.zero_grad()
+    piece = draw.clone().requires_grad_()
+    with later.deferred():
+        output = net(piece)
+    output.square().sum().backward()
+    later.keep(0)
+    later.work_off(0)
+    torch.testing.assert_close([piece.grad], expected[0])
+    torch.testing.assert_close([p.grad for p in net.parameters()], expected[1])
+
+
 def test_a_first_layer_whose_input_needs_no_gradient_learns_later_too():
     layer, later = nn.Linear(3, 2), DeferredWeights()
     with later.deferred():
