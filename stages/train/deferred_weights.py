@@ -119,6 +119,9 @@ def _can_wait(weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
     """Whether nobody but an optimizer asks for the gradients."""
     if not torch.is_grad_enabled():
         return False
+    # A checkpoint computes again without deferring, and would mix up what both have saved.
+    if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
+        return False
     return all(_learns_alone(one) for one in (weight, bias) if one is not None)
 
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import conv2d, linear
+from torch.utils.checkpoint import checkpoint
 
 from stages.train.deferred_weights import DeferredWeights
 
@@ -92,6 +93,26 @@ def test_what_follows_may_write_into_the_result(shape):
     piece = draw.clone().requires_grad_()
     with later.deferred():
         output = net(piece)
+    output.square().sum().backward()
+    later.keep(0)
+    later.work_off(0)
+    torch.testing.assert_close([piece.grad], expected[0])
+    torch.testing.assert_close([p.grad for p in net.parameters()], expected[1])
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (2, 4, 3)])
+@pytest.mark.parametrize("width", [3, 5])
+def test_a_model_may_checkpoint_its_own_layers(shape, width):
+    net, later = (
+        nn.Sequential(nn.Linear(3, width), nn.Tanh(), nn.Linear(width, 3)),
+        DeferredWeights(),
+    )
+    draw = torch.randn(shape)
+    expected = plain_grads(net, [draw.clone().requires_grad_()])
+    net.zero_grad()
+    piece = draw.clone().requires_grad_()
+    with later.deferred():
+        output = checkpoint(net, piece, use_reentrant=False)
     output.square().sum().backward()
     later.keep(0)
     later.work_off(0)
