@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -24,13 +25,27 @@ class PortsConfig(StageConfig):
 
     @model_validator(mode="after")
     def _usable(self) -> PortsConfig:
-        given = [port for port in (self.http, self.grpc, self.metrics) if port != "auto"]
-        for port in given:
-            if not 1 <= port <= 65535:
-                raise ValueError(f"{port} is no port. Allowed: 'auto' or 1 to 65535.")
-        if len(set(given)) < len(given):
-            raise ValueError(f"the ports {given} are not distinct. Give each endpoint its own.")
+        problem = port_problem(dict(self), ", or 'auto'")
+        if problem:
+            raise ValueError(problem)
         return self
+
+
+def port_problem(ports: Mapping[str, Literal["auto"] | int], also: str = "") -> str:
+    """Return what is wrong with the ports of endpoints, by the names that a user gave them.
+
+    Args:
+        ports: of each endpoint.
+        also: what is allowed beside numbers.
+    """
+    given = {name: port for name, port in ports.items() if port != "auto"}
+    for name, port in given.items():
+        if not 1 <= port <= 65535:
+            return f"{name}: {port} is no port. Allowed: 1 to 65535{also}."
+        twins = [other for other, theirs in given.items() if theirs == port]
+        if len(twins) > 1:
+            return f"{' and '.join(twins)} are both {port}, not distinct. Give each its own port."
+    return ""
 
 
 class DynamicBatchingConfig(StageConfig):

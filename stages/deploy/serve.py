@@ -10,7 +10,7 @@ from pipeline.backend import named
 from pipeline.context import Context
 from pipeline.errors import ConfigError, StageFailed
 from stages.deploy.backends import BACKENDS, DeployBackend
-from stages.deploy.config import DeployConfig, PortsConfig
+from stages.deploy.config import DeployConfig, PortsConfig, port_problem
 from stages.deploy.running import running_server
 from stages.deploy.server import Server
 
@@ -39,7 +39,11 @@ def serve(
         ConfigError: a port is none, or two endpoints have the same one.
         StageFailed: there is no server, a port is taken, or the server fails again and again.
     """
-    ports = _ports(http_port, grpc_port, config)
+    asked = {"--http-port": http_port, "--grpc-port": grpc_port}
+    problem = port_problem(asked | {"deploy.ports.metrics": config.ports.metrics})
+    if problem:
+        raise ConfigError(problem)
+    ports = PortsConfig(http=http_port, grpc=grpc_port, metrics=config.ports.metrics)
     choice = config.backend if ":" in config.backend else deployment.backend
     record = named(BACKENDS, choice, where="stages.deploy.backend")
     why_not = record.why_not(ctx.device)
@@ -74,24 +78,6 @@ def serve(
         if faults >= _MOST_FAULTS:
             raise StageFailed(f"the server failed {faults} times in a row: {fault}")
         ctx.events.warning(f"the server is not well ({fault}); it is started again")
-
-
-def _ports(http: int, grpc: int, config: DeployConfig) -> PortsConfig:
-    """Return where to serve.
-
-    Raises:
-        ConfigError: a port is none, or two endpoints have the same one.
-    """
-    asked = {"--http-port": http, "--grpc-port": grpc, "deploy.ports.metrics": config.ports.metrics}
-    for name, port in asked.items():
-        if port != "auto" and not 1 <= port <= 65535:
-            raise ConfigError(f"{name}: {port} is no port. Allowed: 1 to 65535.")
-        twins = [other for other, theirs in asked.items() if theirs == port]
-        if port != "auto" and len(twins) > 1:
-            raise ConfigError(
-                f"{' and '.join(twins)} are both {port}. Give each endpoint a port of its own."
-            )
-    return PortsConfig(http=http, grpc=grpc, metrics=config.ports.metrics)
 
 
 def _announce(ctx: Context, deployment: Deployment, server: Server) -> None:

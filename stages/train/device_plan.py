@@ -16,6 +16,7 @@ from stages.train.gpipe.split import split
 from stages.train.gpipe.weights import parameter_bytes
 from stages.train.learner import place_network
 from stages.train.network import build_network
+from stages.train.parallel_config import ParallelConfig
 from stages.train.precision import resolve_precision
 
 _TRACED = 2
@@ -55,9 +56,9 @@ def plan_devices(
 
 def _left_out(config: TrainConfig, size: int) -> tuple[Note, ...]:
     """Return what the tables do without although the configuration says it."""
-    parallel = config.parallel
-    tried = {"pipeline": 1, "micro_batches": "auto", "cuts": None}
-    said = [name for name, default in tried.items() if getattr(parallel, name) != default]
+    asked, default = config.parallel, ParallelConfig()
+    tried = ("pipeline", "micro_batches", "cuts")
+    said = [name for name in tried if getattr(asked, name) != getattr(default, name)]
     notes = []
     if said:
         names = ", ".join(f"parallel.{name}" for name in said)
