@@ -20,7 +20,7 @@ import torch
 
 from pipeline.device import Device
 from stages.train.deferred_norm import DeferredNorms
-from stages.train.deferred_weights import DeferredWeights
+from stages.train.deferred_weights import DeferredWeights, deferring
 from stages.train.gpipe.chain import Block, Carry
 from stages.train.gpipe.probe import Traits, overwrites_input
 from stages.train.gpipe.randomness import key, keyed
@@ -114,7 +114,7 @@ class Cell:
             self._alive[m] = _Alive(carry, None)
             return outputs
         inputs = self._leaves(carry)
-        with nullcontext() if self._later is None else self._later.deferred():
+        with deferring(self._later):
             outputs = self._run(m, self._own(inputs), first_time=True)
         self._alive[m] = _Alive(inputs, outputs)
         return tuple(tensor.detach() for tensor in outputs)
@@ -131,9 +131,8 @@ class Cell:
         """
         alive = self._alive.pop(m)
         if alive.outputs is not None:
-            _backward(alive.outputs, grads)
-            if self._later is not None:
-                self._later.keep(m)
+            with nullcontext() if self._later is None else self._later.collecting(m):
+                _backward(alive.outputs, grads)
             return tuple(tensor.grad for tensor in alive.inputs)
         self._norms.select(None)
         if self.plan.recompute == "blocks":

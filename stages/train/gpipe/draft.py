@@ -103,6 +103,11 @@ class Drafts:
         """The order that is simulated; those of two stages a rank as 1F1B, which is no faster."""
         return self.config.own_schedule
 
+    @property
+    def shifts_cuts(self) -> bool:
+        """Whether the simulated step decides on cuts, and not the dearest stage."""
+        return self.config.defers_weights and self.config.balance == "time" and not self.cuts
+
     def of(self, stages: int) -> list[Draft]:
         """Return every draft of so many stages that fits, the fastest first."""
         if stages not in self._of:
@@ -150,8 +155,7 @@ class Drafts:
         if bounds is None:
             return None
         draft = self._simulated(bounds, micro_batches)
-        shifts = self.config.defers_weights and self.config.balance == "time" and not self.cuts
-        return self._shifted(draft) if shifts else draft
+        return self._shifted(draft) if self.shifts_cuts else draft
 
     def _simulated(self, bounds: Bounds, micro_batches: int) -> Draft:
         times = self._times(bounds, micro_batches)

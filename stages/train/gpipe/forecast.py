@@ -49,7 +49,8 @@ def forecast(
     """Return the tables.
 
     Args:
-        config: what the YAML says; `pipeline`, `cuts` and `memory` in it are not used.
+        config: what the YAML says; `pipeline`, `micro_batches`, `cuts` and `memory` in it are
+            not used.
         chain: the whole network, in training mode.
         images: one mini-batch.
         devices: up to how many this network is laid over.

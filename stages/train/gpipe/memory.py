@@ -22,7 +22,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.nn.functional import cross_entropy
 
-from stages.train.deferred_weights import DeferredWeights
+from stages.train.deferred_weights import DeferredWeights, deferring
 from stages.train.gpipe.chain import Block, Carry, Chain
 from stages.train.gpipe.tracker import StorageTracker
 
@@ -135,13 +135,15 @@ class MemoryMeter:
         with self._tracked() as tracker:
             inputs = run.inputs()
             inputs_bytes = tracker.bytes
-            with nullcontext() if later is None else later.deferred():
+            with deferring(later):
                 roots = run.forward(inputs)
             kept = tracker.bytes
-            run.backward(roots)
-            if later is not None:
+            if later is None:
+                run.backward(roots)
+            else:
+                with later.collecting(0):
+                    run.backward(roots)
                 del inputs, roots
-                later.keep(0)
                 kept = max(kept, tracker.bytes)
                 later.work_off(0)
         return StageMemory(

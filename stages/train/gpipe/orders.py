@@ -25,7 +25,7 @@ Schedule = Literal["gpipe", "1f1b", "zero_bubble"]
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One micro-batch through one stage, in one direction."""
+    """One micro-batch through one stage, in one direction, or its gradients of weights."""
 
     kind: Kind
     micro_batch: int

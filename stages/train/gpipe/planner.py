@@ -133,8 +133,12 @@ def _numbers_of_stages(config: ParallelConfig, drafts: Drafts) -> range:
         return range(len(config.cuts) + 1, len(config.cuts) + 2)
     if isinstance(config.pipeline, int):
         return range(config.pipeline, config.pipeline + 1)
+    return range(1, _most_stages(config, drafts) + 1)
+
+
+def _most_stages(config: ParallelConfig, drafts: Drafts) -> int:
     most = config.micro_batches if isinstance(config.micro_batches, int) else drafts.batch
-    return range(1, min(len(drafts.meter.chain), most) + 1)
+    return min(len(drafts.meter.chain), most)
 
 
 def _measure(drafts: Drafts, draft: Draft) -> tuple[StagePlan, ...]:
@@ -204,7 +208,11 @@ def _reasons(
     if config.cuts:
         reasons.append(f"cut where parallel.cuts says: {', '.join(config.cuts)}")
     elif draft.stages > 1:
-        reasons.append(f"cut so that the {config.balance} of the dearest stage is least")
+        reasons.append(
+            "cut so that the simulated step is shortest"
+            if drafts.shifts_cuts
+            else f"cut so that the {config.balance} of the dearest stage is least"
+        )
     if (longer := drafts.crowding(draft.stages)) > 1:
         reasons.append(
             f"blocks are timed {longer:.2f} times as slow beside {draft.stages - 1} other stage(s) "
@@ -232,7 +240,7 @@ def _fits_nowhere(config: ParallelConfig, drafts: Drafts, stages: range) -> str:
             also = "schedule: 1f1b and " if splits else ""
             mends.append(f"set {also}recompute: {mode} with micro_batches: {again.micro_batches}")
             break
-    for more in range(most + 1, min(len(drafts.meter.chain), drafts.batch) + 1):
+    for more in range(most + 1, _most_stages(config, drafts) + 1):
         if drafts.least(more, config.recompute_mode).bytes <= config.memory and not config.cuts:
             mends.append(f"set pipeline: {more}")
             break

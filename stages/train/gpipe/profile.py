@@ -16,7 +16,6 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import nn
@@ -59,7 +58,10 @@ class Profile:
 
     def weights_s(self, size: float) -> tuple[float, ...]:
         """Return the seconds of each block's backward pass that can come later."""
-        return self._at(self.weights, size) if self.weights else (0.0,) * len(self.names)
+        if not self.weights:
+            return (0.0,) * len(self.names)
+        # By themselves they may be extrapolated to more than the whole.
+        return tuple(map(min, self._at(self.weights, size), self.backward_s(size)))
 
     def step_s(self, batch: int, micro_batches: int) -> float:
         """Return the seconds of a mini-batch on one device without a pipeline."""
@@ -104,7 +106,6 @@ def profile_chain(
     forward: list[tuple[float, ...]] = []
     backward: list[tuple[float, ...]] = []
     weights: list[tuple[float, ...]] = []
-    later = DeferredWeights() if defers_weights else None
     measured: list[int] = []
     began = time.perf_counter()
     with _undisturbed(chain, images.device):
@@ -114,7 +115,7 @@ def profile_chain(
             repeats = -(-size // len(images))
             some = images.repeat(repeats, *[1] * (images.dim() - 1))[:size]
             times = [
-                _time_blocks(chain, some, loss, autocast, timer, later)
+                _time_blocks(chain, some, loss, autocast, timer, defers_weights)
                 for _ in range(WARM_UPS + rounds)
             ][WARM_UPS:]
             forward.append(_medians([f for f, _, _ in times]))
@@ -140,7 +141,7 @@ def _time_blocks(
     loss: Loss,
     autocast: Autocast,
     timer: Timer,
-    later: DeferredWeights | None,
+    defers_weights: bool,
 ) -> tuple[list[float], list[float], list[float]]:
     """Go through the chain once, each block forward and at once backward."""
     forward: list[float] = []
@@ -155,32 +156,32 @@ def _time_blocks(
             outputs = block(carry)
             return (loss(*outputs), *outputs) if last else outputs
 
-        context = autocast if later is None else partial(_both, autocast, later.deferred)
-        outputs, *seconds = _time(run, carry, context, timer, only_first=last)
+        if defers_weights:
+            entering = leaves(carry) if position else carry
+            weights.append(_time_weights(run, entering, autocast, timer, last))
+        outputs, *seconds = _time(run, carry, autocast, timer, only_first=last)
         for times, whole, around in zip((forward, backward), seconds, empty[1:], strict=True):
             times.append(max(whole - around, _LEAST_SHARE * whole))
-        weights.append(_time_rest(later, timer))
-        backward[-1] += weights[-1]
         carry = leaves(outputs)
     return forward, backward, weights
 
 
-@contextmanager
-def _both(first: Autocast, second: Autocast) -> Iterator[None]:
-    with first(), second():
-        yield
+def _time_weights(
+    run: Callable[[Carry], Carry], carry: Carry, autocast: Autocast, timer: Timer, only_first: bool
+) -> float:
+    """Return the seconds of what can come after a backward pass."""
+    later = DeferredWeights()
 
-
-def _time_rest(later: DeferredWeights | None, timer: Timer) -> float:
-    """Return the seconds of what a backward pass has left for later."""
-    if later is None:
-        return 0.0
-    later.keep(0)
+    def split(carry: Carry) -> Carry:
+        with later.deferred():
+            return run(carry)
 
     def rest() -> Carry:
         later.work_off(0)
         return ()
 
+    with later.collecting(0):
+        _time(split, carry, autocast, timer, only_first=only_first)
     return timer(rest)[1]
 
 

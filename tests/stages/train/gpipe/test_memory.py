@@ -129,8 +129,8 @@ def real_peak_with_weights_later(blocks, enters, stage, stages, micro_batches):
                     del carry
                 case "backward":
                     roots = waiting.pop(work.micro_batch)
-                    torch.autograd.backward(roots, [torch.ones_like(root) for root in roots])
-                    later.keep(work.micro_batch)
+                    with later.collecting(work.micro_batch):
+                        torch.autograd.backward(roots, [torch.ones_like(root) for root in roots])
                     del roots
                 case "weights":
                     later.work_off(work.micro_batch)

@@ -129,6 +129,7 @@ def test_where_the_bubble_is_filled_no_shift_of_a_cut_makes_the_step_shorter():
         if all(a < b for a, b in pairwise(bounds)):
             other = plan(**settings, cuts=tuple(NAMES[at] for at in bounds[1:-1]))
             assert best.step_s <= other.step_s + 1e-12
+    assert "cut so that the simulated step is shortest" in best.reasons
     costs = [stage.forward_ms + stage.backward_ms for stage in best.stages]
     assert costs[-1] < max(costs)
 
@@ -168,6 +169,10 @@ def test_uneven_micro_batches_add_up_to_the_batch():
         (
             {"pipeline": 2, "micro_batches": 8, "memory": "140KiB", "schedule": "zero_bubble"},
             "set schedule: 1f1b and recompute: never with micro_batches: 8",
+        ),
+        (
+            {"pipeline": 2, "micro_batches": 3, "memory": "10KiB"},
+            "10.00 KiB is too little for 2 stage.*What fits: raise memory to [^;]*$",
         ),
     ],
 )
