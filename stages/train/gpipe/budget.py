@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from stages.train.gpipe.chain import Block
 from stages.train.gpipe.memory import MemoryMeter, Recompute
+from stages.train.gpipe.orders import Schedule, defers_weights
 from stages.train.gpipe.weights import ParameterBytes, num_parameters
 
 SIZES = (2, 4)
@@ -36,6 +37,18 @@ class Line:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SplitBudget:
+    """What one block takes whose gradients of weights come later."""
+
+    peak: Line
+    """One micro-batch forward and back through this block alone."""
+    left: Line
+    """After that, what the gradients of weights are computed from."""
+    work: Line
+    """What computing them takes beside."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class BlockBudget:
     """What one block takes."""
 
@@ -50,6 +63,8 @@ class BlockBudget:
     """Inputs, outputs and what autograd saves."""
     peak: Line
     """One micro-batch forward and back through this block alone."""
+    split: SplitBudget | None = None
+    """Measured where the schedule has stages that defer the gradients of weights."""
 
 
 class Tally(NamedTuple):
@@ -66,11 +81,17 @@ class Tally(NamedTuple):
     entered: float = 0.0
     """What entered its blocks."""
     peak_by_block: float = 0.0
+    split_peak: float = 0.0
+    """Of `peak`, where gradients of weights come later."""
+    left: float = 0.0
+    """What those are computed from."""
+    work: float = 0.0
+    """What computing them takes beside."""
 
     @classmethod
     def of(cls, block: BlockBudget, size: int) -> Tally:
         """Return what one block takes for micro-batches of `size` samples."""
-        entering, peak = block.inputs.at(size), block.peak.at(size)
+        entering, peak, split = block.inputs.at(size), block.peak.at(size), block.split
         return cls(
             blocks=1,
             weights=block.weights,
@@ -80,6 +101,9 @@ class Tally(NamedTuple):
             entered=entering,
             # Computed again while the gradient of its output waits.
             peak_by_block=peak + block.outputs.at(size),
+            split_peak=split.peak.at(size) if split else peak,
+            left=split.left.at(size) if split else 0.0,
+            work=split.work.at(size) if split else 0.0,
         )
 
     def then(self, after: Tally) -> Tally:
@@ -96,11 +120,24 @@ class Tally(NamedTuple):
             peak=max(self.peak, beside + after.peak),
             entered=self.entered + after.entered,
             peak_by_block=max(self.peak_by_block, self.entered + after.peak_by_block),
+            # On the way back, what comes after has left its jobs.
+            split_peak=max(self.split_peak + after.left, beside + after.split_peak),
+            left=self.left + after.left,
+            work=max(self.work, after.work),
         )
 
-    def activations(self, recompute: Recompute, alive: int) -> float:
-        """Return the peak of activations and temporaries; see `MemoryMeter.activations`."""
+    def activations(self, recompute: Recompute, alive: int, defers: bool = False) -> float:
+        """Return the peak of activations and temporaries; see `MemoryMeter.activations`.
+
+        Args:
+            recompute: what is computed again.
+            alive: micro-batches that wait for their way back, or for their gradients of weights.
+            defers: whether those come later; only where nothing is computed again.
+        """
         match recompute:
+            case "never" if defers:
+                waiting = (alive - 1) * max(self.kept, self.left)
+                return waiting + max(self.split_peak, self.left + self.work)
             case "never":
                 return (alive - 1) * self.kept + self.peak
             case "always":
@@ -110,9 +147,9 @@ class Tally(NamedTuple):
             case "except_last":
                 return ((alive - 2) * self.inputs + self.kept if alive > 1 else 0.0) + self.peak
 
-    def total(self, recompute: Recompute, alive: int) -> float:
+    def total(self, recompute: Recompute, alive: int, defers: bool = False) -> float:
         """Return all bytes of the stage."""
-        return self.weights + self.activations(recompute, alive)
+        return self.weights + self.activations(recompute, alive, defers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +165,14 @@ class Budget:
         """Return the blocks from `start` up to `stop` as one stage."""
         return add_up(self.blocks[start:stop], size)
 
-    def fits(self, limit: float, size: int, recompute: Recompute, alive: Sequence[int]) -> bool:
+    def fits(
+        self,
+        limit: float,
+        size: int,
+        recompute: Recompute,
+        alive: Sequence[int],
+        schedule: Schedule = "gpipe",
+    ) -> bool:
         """Return whether the chain can be cut so that every stage fits the limit.
 
         Exact: stage by stage, every block that the next stage could begin at is kept. What one
@@ -139,25 +183,29 @@ class Budget:
             size: samples of a micro-batch.
             recompute: what is computed again.
             alive: micro-batches alive on each stage; fewer stages than entries will do.
+            schedule: says which stages defer gradients of weights.
         """
         longest = cache(partial(self._longest, limit, size, recompute))
         starts = {0}
-        for waiting in alive[: len(self)]:
+        for stage, waiting in enumerate(alive[: len(self)]):
+            defers = defers_weights(schedule, stage)
             starts = {
-                stop for start in starts for stop in range(start + 1, longest(waiting, start) + 1)
+                stop
+                for start in starts
+                for stop in range(start + 1, longest(waiting, defers, start) + 1)
             }
             if len(self) in starts:
                 return True
         return False
 
     def _longest(
-        self, limit: float, size: int, recompute: Recompute, alive: int, start: int
+        self, limit: float, size: int, recompute: Recompute, alive: int, defers: bool, start: int
     ) -> int:
         """Return where the longest stage ends that begins with block `start` and fits."""
         tally = Tally()
         for stop in range(start, len(self)):
             tally = tally.then(Tally.of(self.blocks[stop], size))
-            if tally.total(recompute, alive) > limit:
+            if tally.total(recompute, alive, defers) > limit:
                 return stop
         return len(self)
 
@@ -176,8 +224,15 @@ def measure_budget(meter: MemoryMeter, weights: ParameterBytes) -> Budget:
 def _measure(
     meter: MemoryMeter, weights: ParameterBytes, blocks: Sequence[Block], position: int
 ) -> BlockBudget:
-    low, high = (meter.stage(position, position + 1, size, meter.defers_weights) for size in SIZES)
-    block = blocks[position]
+    low, high = (meter.stage(position, position + 1, size) for size in SIZES)
+    block, split = blocks[position], None
+    if meter.defers_weights:
+        few, many = (meter.stage(position, position + 1, size, True) for size in SIZES)
+        split = SplitBudget(
+            peak=_line(few.peak, many.peak),
+            left=_line(few.left, many.left),
+            work=_line(few.work, many.work),
+        )
     return BlockBudget(
         name=block.name,
         parameters=num_parameters([block]),
@@ -186,6 +241,7 @@ def _measure(
         outputs=_line(low.outputs, high.outputs),
         kept=_line(low.kept, high.kept),
         peak=_line(low.peak, high.peak),
+        split=split,
     )
 
 

@@ -14,12 +14,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import cache, partial
 from itertools import accumulate
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from stages.train.gpipe.budget import BlockBudget, Tally, add_up
 from stages.train.gpipe.family import Family
 from stages.train.gpipe.memory import Recompute
-from stages.train.gpipe.orders import Schedule, most_alive
+from stages.train.gpipe.orders import Schedule, defers_weights, most_alive
 
 _DOUBLINGS = 20
 _DEEPEST = 1 << _DOUBLINGS
@@ -27,6 +27,15 @@ _DEEPEST = 1 << _DOUBLINGS
 
 _Ends: TypeAlias = dict[int, int]
 """Where a stage can end, and how many units it has finished by then, at most."""
+
+
+class _Wait(NamedTuple):
+    """What waits on a stage."""
+
+    alive: int
+    """Micro-batches, at most."""
+    defers: bool
+    """Whether the gradients of weights come later."""
 
 
 class Depths:
@@ -53,10 +62,11 @@ class Depths:
         units: _Ends = {0: 0}
         for stage in range(stages):
             alive = most_alive(self._schedule, stage, stages, micro_batches) if stages > 1 else 1
+            defers = defers_weights(self._schedule, stage)
             units = _furthest(
                 (stop, before + more)
                 for start, before in units.items()
-                for stop, more in kind.ends(alive, start).items()
+                for stop, more in kind.ends(_Wait(alive, defers), start).items()
             )
             found = max(found, units.get(kind.end, 0))
         return min(found, _DEEPEST) or None
@@ -79,39 +89,39 @@ class _Stages:
             self._doubled.append(self._doubled[-1].then(self._doubled[-1]))
         self.ends = cache(self._ends)
 
-    def _ends(self, alive: int, start: int) -> _Ends:
-        """Return how far a stage gets that begins at a place with so many micro-batches alive."""
-        return _furthest(self._stops(alive, start))
+    def _ends(self, wait: _Wait, start: int) -> _Ends:
+        """Return how far a stage gets that begins at a place on which so much waits."""
+        return _furthest(self._stops(wait, start))
 
-    def _stops(self, alive: int, start: int) -> Iterator[tuple[int, int]]:
+    def _stops(self, wait: _Wait, start: int) -> Iterator[tuple[int, int]]:
         if start >= self._after:
-            yield from self._without_units(alive, start, len(self._blocks))
+            yield from self._without_units(wait, start, len(self._blocks))
             return
-        yield from self._without_units(alive, start, self._after - 1)
+        yield from self._without_units(wait, start, self._after - 1)
         if start == self._unit:  # no unit follows
-            yield from self._without_units(alive, self._after, len(self._blocks))
+            yield from self._without_units(wait, self._after, len(self._blocks))
         head = self._tally(self._blocks[start : self._after])
         for first, last in ((self._unit, self._after - 1), (self._after, len(self._blocks))):
             more = _DEEPEST
             for stop, tail in enumerate(self._stretches(first, last), first):
-                if not self._fits(head.then(tail), alive):
+                if not self._fits(head.then(tail), wait):
                     break
-                more = self._more(head, tail, alive, more)
+                more = self._more(head, tail, wait, more)
                 yield (self._unit if stop == self._after else stop), 1 + more
 
-    def _without_units(self, alive: int, start: int, last: int) -> Iterator[tuple[int, int]]:
+    def _without_units(self, wait: _Wait, start: int, last: int) -> Iterator[tuple[int, int]]:
         for stop, tally in enumerate(self._stretches(start, last), start):
-            if stop > start and not self._fits(tally, alive):
+            if stop > start and not self._fits(tally, wait):
                 return
             if stop > start:
                 yield stop, 0
 
-    def _more(self, head: Tally, tail: Tally, alive: int, most: int) -> int:
+    def _more(self, head: Tally, tail: Tally, wait: _Wait, most: int) -> int:
         """Return how many units fit between a head and a tail that fit, at most `most`."""
         units = 0
         for power in range(most.bit_length() - 1, -1, -1):
             longer = head.then(self._doubled[power])
-            if self._fits(longer.then(tail), alive):
+            if self._fits(longer.then(tail), wait):
                 head, units = longer, units + (1 << power)
         return units
 
@@ -123,8 +133,8 @@ class _Stages:
     def _tally(self, blocks: Iterable[BlockBudget]) -> Tally:
         return add_up(blocks, self._size)
 
-    def _fits(self, tally: Tally, alive: int) -> bool:
-        return tally.total(self._recompute, alive) <= self._limit
+    def _fits(self, tally: Tally, wait: _Wait) -> bool:
+        return tally.total(self._recompute, *wait) <= self._limit
 
 
 def _furthest(ends: Iterable[tuple[int, int]]) -> _Ends:

@@ -14,7 +14,7 @@ from itertools import pairwise, product
 from stages.train.gpipe.budget import Budget, measure_budget
 from stages.train.gpipe.company import alone
 from stages.train.gpipe.memory import MemoryMeter, Recompute
-from stages.train.gpipe.orders import Schedule, most_alive
+from stages.train.gpipe.orders import Schedule, defers_weights, most_alive
 from stages.train.gpipe.partition import Bounds, Fits, partition
 from stages.train.gpipe.profile import Profile
 from stages.train.gpipe.simulate import Times, simulate
@@ -239,13 +239,14 @@ class Drafts:
             return None
         recompute, limit = self.config.recompute_mode, float(self.config.memory)
         size, alive = self.size(micro_batches), self.alive(stages, micro_batches)
-        known: dict[tuple[int, int, int], bool] = {}
+        known: dict[tuple[int, bool, int, int], bool] = {}
 
         def fits(stage: int, start: int, stop: int) -> bool:
-            key = alive[stage], start, stop
+            waiting, defers = alive[stage], defers_weights(self.schedule, stage)
+            key = waiting, defers, start, stop
             if key not in known:
                 tally = self.budget.tally(start, stop, size)
-                known[key] = tally.total(recompute, key[0]) <= limit
+                known[key] = tally.total(recompute, waiting, defers) <= limit
             return known[key]
 
         return fits
@@ -254,10 +255,11 @@ class Drafts:
         """Search the least limit under which the chain can be cut into so many stages."""
         budget, size = self.budget, self.size(micro_batches)
         alive = self.alive(stages, micro_batches)
-        low, high = 0.0, budget.tally(0, len(budget), size).total(recompute, max(alive))
+        whole = budget.tally(0, len(budget), size)
+        low, high = 0.0, max(whole.total(recompute, max(alive), defers) for defers in (False, True))
         while high - low > 1e-4 * high:
             middle = (low + high) / 2
-            if budget.fits(middle, size, recompute, alive):
+            if budget.fits(middle, size, recompute, alive, self.schedule):
                 high = middle
             else:
                 low = middle

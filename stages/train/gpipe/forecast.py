@@ -19,6 +19,7 @@ from stages.train.gpipe.depth import Depths
 from stages.train.gpipe.draft import Drafts, Link, gib, powers
 from stages.train.gpipe.family import Family, find_family
 from stages.train.gpipe.memory import Autocast, Loss, MemoryMeter, Recompute, any_loss
+from stages.train.gpipe.orders import defers_weights
 from stages.train.gpipe.planner import profile_sizes
 from stages.train.gpipe.profile import Profile, profile_chain
 from stages.train.gpipe.weights import ParameterBytes
@@ -123,7 +124,9 @@ def _row(modes: Sequence[Drafts], count: int, plain_s: float) -> tuple[Cell, ...
     best, recompute = fitting.of(count)[0], fitting.config.recompute_mode
     size, alive = fitting.size(best.micro_batches), fitting.alive(count, best.micro_batches)
     fullest = max(
-        fitting.budget.tally(start, stop, size).total(recompute, alive[k])
+        fitting.budget.tally(start, stop, size).total(
+            recompute, alive[k], defers_weights(fitting.schedule, k)
+        )
         for k, (start, stop) in enumerate(pairwise(best.bounds))
     )
     return (

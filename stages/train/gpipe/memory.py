@@ -47,10 +47,13 @@ class StageMemory:
     outputs: int
     """What goes on to the next stage; nothing from the last."""
     kept: int
-    """Between its forward and its backward pass: inputs, outputs, what autograd saves; or after
-    that, what gradients of weights that come later are computed from, where that is more."""
+    """Between its forward and its backward pass: inputs, outputs, what autograd saves."""
     peak: int
     """Forward and back, with nothing else there."""
+    left: int = 0
+    """After that, what gradients of weights that come later are computed from."""
+    work: int = 0
+    """What computing them takes beside."""
 
 
 class MemoryMeter:
@@ -103,7 +106,8 @@ class MemoryMeter:
         stage = self.stage(start, stop, size, defers)
         match recompute:
             case "never":
-                return (alive - 1) * stage.kept + stage.peak
+                waiting = (alive - 1) * max(stage.kept, stage.left)
+                return waiting + max(stage.peak, stage.left + stage.work)
             case "always":
                 return (alive - 1) * stage.inputs + stage.peak
             case "blocks":
@@ -137,20 +141,23 @@ class MemoryMeter:
             inputs_bytes = tracker.bytes
             with deferring(later):
                 roots = run.forward(inputs)
-            kept = tracker.bytes
-            if later is None:
+            kept, left, work = tracker.bytes, 0, 0
+            with nullcontext() if later is None else later.collecting(0):
                 run.backward(roots)
-            else:
-                with later.collecting(0):
-                    run.backward(roots)
+            peak = tracker.peak_bytes
+            if later is not None:
                 del inputs, roots
-                kept = max(kept, tracker.bytes)
+                left = tracker.bytes
+                tracker.mark()
                 later.work_off(0)
+                work = tracker.peak_bytes - left
         return StageMemory(
             inputs=inputs_bytes,
             outputs=carry_bytes(self.carries(size)[stop]) if stop < len(self.chain) else 0,
             kept=kept,
-            peak=tracker.peak_bytes,
+            peak=peak,
+            left=left,
+            work=work,
         )
 
     def _peak_by_block(self, start: int, stop: int, size: int) -> int:

@@ -22,7 +22,9 @@ def families(draw):
     """Chains in which what leaves a block enters the next one, at any depth."""
     before, unit, after = (draw(st.lists(SHAPES, min_size=n, max_size=3)) for n in (0, 1, 0))
     weights, kept, _ = draw(SHAPES)
-    blocks = chain([*before, *unit, (weights, kept, unit[0][2]), *after]).blocks
+    shapes = [*before, *unit, (weights, kept, unit[0][2]), *after]
+    splits = [draw(st.tuples(NUMBERS, NUMBERS, NUMBERS)) for _ in shapes]
+    blocks = chain(shapes, splits).blocks
     body = len(before) + len(unit)
     return Family(
         before=blocks[: len(before)], unit=blocks[len(before) : body], repeats=1,
@@ -33,17 +35,18 @@ def families(draw):
 def brute(family, limit, *, batch, stages, micro_batches, schedule, recompute):
     size = -(-batch // micro_batches)
     alive = [most_alive(schedule, k, stages, micro_batches) for k in range(stages)]
+    alive = alive if stages > 1 else [1]
     fitting = [
         repeats
         for repeats in range(1, MOST)
-        if family.budget(repeats).fits(limit, size, recompute, alive if stages > 1 else [1])
+        if family.budget(repeats).fits(limit, size, recompute, alive, schedule)
     ]
     return max(fitting, default=None)
 
 
 @given(
     families(), st.integers(1, 150), st.integers(1, 4), st.integers(0, 4),
-    st.sampled_from(["gpipe", "1f1b"]), MODES,
+    st.sampled_from(["gpipe", "1f1b", "zero_bubble"]), MODES,
 )  # fmt: skip
 def test_the_depth_is_the_largest_of_all_that_fit(family, limit, stages, more, schedule, recompute):
     asked = {"stages": stages, "micro_batches": stages + more, "recompute": recompute}
@@ -62,7 +65,11 @@ def test_half_a_million_blocks_are_told_as_exactly_as_few():
     assert depths.most(stages=2, micro_batches=1, recompute="always") == 2 * each + (rest > 0)
 
 
-@given(st.lists(st.builds(block, NUMBERS, NUMBERS, st.integers(0, 3)), max_size=9), st.data())
+SPLITS = st.tuples(NUMBERS, NUMBERS, NUMBERS)
+BLOCKS = st.builds(block, NUMBERS, NUMBERS, st.integers(0, 3), split=SPLITS)
+
+
+@given(st.lists(BLOCKS, max_size=9), st.data())
 def test_what_neighbours_take_adds_up_in_any_grouping(blocks, data):
     cuts = sorted(data.draw(st.lists(st.integers(0, len(blocks)), min_size=2, max_size=2)))
     a, b, c = (

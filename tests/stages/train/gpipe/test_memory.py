@@ -170,6 +170,17 @@ def test_a_budget_added_up_from_blocks_is_never_less_than_the_stage_as_a_whole(k
         assert whole <= added <= 1.25 * whole, (start, stop, recompute)
 
 
+@pytest.mark.parametrize("kind", CHAINS)
+def test_with_weights_later_too_a_budget_is_never_less_than_the_stage_as_a_whole(kind):
+    chain = CHAINS[kind]
+    meter = MemoryMeter(chain, images_for(chain, 1), defers_weights=True)
+    budget = measure_budget(meter, ParameterBytes())
+    for start, stop, alive in product((0, 1), range(2, len(chain) + 1), (1, 3)):
+        whole = meter.activations(start, stop, 8, "never", alive)
+        added = budget.tally(start, stop, 8).activations("never", alive, defers=start > 0)
+        assert whole <= added <= 1.5 * whole, (start, stop, alive)
+
+
 def test_measuring_leaves_the_network_as_it_was():
     chain = conv_chain()
     modules = nn.ModuleList([block.module for block in chain.blocks])
